@@ -1,0 +1,1 @@
+"""Reward services: one folder a service. A service depends on `assay` alone and imports no other service."""
