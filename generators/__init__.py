@@ -1,0 +1,1 @@
+"""Image generators one can sample and train: thin adapters over diffusers pipelines."""

@@ -1,0 +1,164 @@
+"""Stable Diffusion 3 and 3.5 (and the miniature of that class) as something one can sample and train.
+
+Wraps a diffusers `StableDiffusion3Pipeline`; holds no copy of its code. Rewards, prompts' meaning and losses are not known here.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusion3Pipeline
+from numpy.typing import NDArray
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from torch import Tensor
+
+# The attention projections of both streams, as Flow-GRPO trains them.
+LORA_TARGETS = (
+    "attn.add_k_proj",
+    "attn.add_q_proj",
+    "attn.add_v_proj",
+    "attn.to_add_out",
+    "attn.to_k",
+    "attn.to_q",
+    "attn.to_v",
+    "attn.to_out.0",
+)
+OPTIONAL_COMPONENTS = ("text_encoder_3", "tokenizer_3", "image_encoder", "feature_extractor")
+
+
+@dataclass(frozen=True)
+class PromptEmbeddings:
+    """Encoded prompts: `tokens` (batch, sequence, width) and `pooled` (batch, pooled width)."""
+
+    tokens: Tensor
+    pooled: Tensor
+
+    def __getitem__(self, rows: slice) -> "PromptEmbeddings":
+        return PromptEmbeddings(self.tokens[rows], self.pooled[rows])
+
+    def repeat(self, number: int) -> "PromptEmbeddings":
+        """The one prompt of this batch, `number` times."""
+        return PromptEmbeddings(self.tokens.expand(number, -1, -1), self.pooled.expand(number, -1))
+
+    @staticmethod
+    def concatenate(parts: list["PromptEmbeddings"]) -> "PromptEmbeddings":
+        return PromptEmbeddings(torch.cat([p.tokens for p in parts]), torch.cat([p.pooled for p in parts]))
+
+
+class SD3Generator:
+    """A `StableDiffusion3Pipeline` opened up for reinforcement learning.
+
+    Args:
+        pipeline: the loaded pipeline; its transformer is what is trained.
+        height: image height in pixels, a multiple of the VAE's scale times the patch size.
+        width: image width in pixels, likewise.
+        max_sequence_length: T5 tokens per prompt; without a T5, the number of zero tokens in its place.
+    """
+
+    def __init__(
+        self, pipeline: StableDiffusion3Pipeline, *, height: int, width: int, max_sequence_length: int
+    ) -> None:
+        self.pipeline = pipeline
+        self._height, self._width = height, width
+        self._max_sequence_length = max_sequence_length
+        pipeline.set_progress_bar_config(disable=True)
+        for module in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3):
+            if module is not None:
+                module.requires_grad_(False)
+        pipeline.transformer.requires_grad_(False)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str,
+        *,
+        height: int,
+        width: int,
+        max_sequence_length: int,
+        device: torch.device | str = "cpu",
+        encoder_dtype: torch.dtype = torch.float32,
+    ) -> "SD3Generator":
+        """Load a hub id or a local folder. Text encoders go to `encoder_dtype`; VAE and transformer stay float32."""
+        pipeline = load_pipeline(model)
+        for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
+            if (encoder := getattr(pipeline, name)) is not None:
+                encoder.to(encoder_dtype)
+        return cls(pipeline.to(device), height=height, width=width, max_sequence_length=max_sequence_length)
+
+    @property
+    def transformer(self) -> torch.nn.Module:
+        return self.pipeline.transformer
+
+    def fuse_lora(self, path: str) -> None:
+        """Merge a LoRA (a cold start) into the weights, so that the reference policy has it too."""
+        self.pipeline.load_lora_weights(path)
+        self.pipeline.fuse_lora()
+        self.pipeline.unload_lora_weights()
+
+    def add_lora(self, rank: int, alpha: int) -> list[torch.nn.Parameter]:
+        """Put a fresh LoRA on the attention projections and return its parameters, the only ones that train."""
+        config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(LORA_TARGETS))
+        self.transformer.add_adapter(config)
+        return [parameter for parameter in self.transformer.parameters() if parameter.requires_grad]
+
+    def save_lora(self, folder: Path) -> None:
+        """Save in diffusers' format: `pipe.load_lora_weights(folder)` reads it."""
+        StableDiffusion3Pipeline.save_lora_weights(
+            folder,
+            transformer_lora_layers=get_peft_model_state_dict(self.transformer),
+            transformer_lora_adapter_metadata=self.transformer.peft_config["default"].to_dict(),
+        )
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: list[str]) -> PromptEmbeddings:
+        tokens, _, pooled, _ = self.pipeline.encode_prompt(
+            prompt=prompts,
+            prompt_2=None,
+            prompt_3=None,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self._max_sequence_length,
+        )
+        return PromptEmbeddings(tokens.float(), pooled.float())
+
+    def sigmas(self, num_steps: int) -> list[float]:
+        """The scheduler's noise levels, num_steps + 1 values from 1 down to 0."""
+        self.pipeline.scheduler.set_timesteps(num_steps)
+        return [float(sigma) for sigma in self.pipeline.scheduler.sigmas]
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one image's latents."""
+        scale = self.pipeline.vae_scale_factor
+        return self.transformer.config.in_channels, self._height // scale, self._width // scale
+
+    def predict_velocity(self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings) -> Tensor:
+        """Velocity (noise - clean image) of `latents` (batch, C, H, W) at noise levels `sigma` (batch,), in float32."""
+        velocity: Tensor = self.transformer(
+            hidden_states=latents,
+            timestep=sigma * self.pipeline.scheduler.config.num_train_timesteps,
+            encoder_hidden_states=prompts.tokens,
+            pooled_projections=prompts.pooled,
+            return_dict=False,
+        )[0]
+        return velocity.float()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> list[NDArray[np.uint8]]:
+        """Images of `latents` (batch, C, H, W): a list of (height, width, 3) uint8 RGB."""
+        config = self.pipeline.vae.config
+        decoded = self.pipeline.vae.decode(latents / config.scaling_factor + config.shift_factor, return_dict=False)[0]
+        pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def load_pipeline(model: str) -> StableDiffusion3Pipeline:
+    """Load a pipeline; components that its `model_index.json` leaves out (a T5, say) stay None."""
+    index = Path(model) / "model_index.json"
+    absent = {}
+    if index.is_file():
+        named = json.loads(index.read_text())
+        absent = {name: None for name in OPTIONAL_COMPONENTS if not any(named.get(name) or [])}
+    return StableDiffusion3Pipeline.from_pretrained(model, **absent)

@@ -1,0 +1,94 @@
+"""Train the miniature's `AutoencoderKL`: 64 x 64 pictures to 8 x 8 latents of 16 channels, SD3's own shape.
+
+    python -m miniature.recipes.vae --output miniature/weights/sd3/vae --minutes 20
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from miniature.prompts import sample_captioned_scene
+
+KL_WEIGHT = 3e-4
+
+
+def build_model() -> AutoencoderKL:
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 32, 64, 96),
+        layers_per_block=1,
+        latent_channels=16,
+        norm_num_groups=8,
+        sample_size=64,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        mid_block_add_attention=False,
+    )
+
+
+def sample_pictures(size: int, rng: np.random.Generator) -> Tensor:
+    """(size, 3, 64, 64) float32 in [-1, 1]."""
+    pictures = np.stack([sample_captioned_scene(rng).scene.render() for _ in range(size)])
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def loss_of(model: AutoencoderKL, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Reconstruction (L1 + L2) plus weighted KL, and the reconstruction's mean squared error."""
+    posterior = model.encode(pictures).latent_dist
+    decoded = model.decode(posterior.sample()).sample
+    error = F.mse_loss(decoded, pictures)
+    return F.l1_loss(decoded, pictures) + error + KL_WEIGHT * posterior.kl().mean() / 1024, error
+
+
+def set_latent_statistics(model: AutoencoderKL, pictures: Tensor) -> None:
+    """Store shift and scale so that scaled latents have mean 0 and standard deviation 1, as SD3's config does."""
+    with torch.no_grad():
+        latents = model.encode(pictures).latent_dist.sample()
+    model.register_to_config(shift_factor=latents.mean().item(), scaling_factor=1 / latents.std().item())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("miniature/weights/sd3/vae"))
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    torch.manual_seed(args.seed)
+    torch.set_flush_denormal(True)
+    model = build_model().to(memory_format=torch.channels_last)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=1e-4)
+    rng = np.random.default_rng(args.seed)
+    began, step = time.monotonic(), 0
+    while (share := (time.monotonic() - began) / (60 * args.minutes)) < 1:
+        rate = min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * share))
+        optimizer.param_groups[0]["lr"] = args.learning_rate * rate
+        loss, error = loss_of(model, sample_pictures(args.batch, rng).to(memory_format=torch.channels_last))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        if step % 100 == 0:
+            print(f"step {step} share {share:.3f} PSNR {-10 * np.log10(error.item() / 4):.2f} dB", flush=True)
+    set_latent_statistics(model, sample_pictures(512, rng))
+    model.save_pretrained(args.output)
+    with torch.no_grad():
+        _, error = loss_of(model, sample_pictures(256, np.random.default_rng(10**9)))
+    print(f"held-out PSNR: {-10 * np.log10(error.item() / 4):.2f} dB over 256 scenes, {step} steps")
+
+
+if __name__ == "__main__":
+    main()

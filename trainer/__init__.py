@@ -1,0 +1,1 @@
+"""Train image generators on rewards that come from services."""
