@@ -22,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import hypot
+from typing import Protocol, TypeVar
 
 from assay.outcomes import Detection
 from assay.tasks import GenEvalTask, ObjectClause
@@ -83,10 +84,23 @@ def counting_score(found: int, wanted: int) -> float:
     return 1.0 / (1.0 + abs(found - wanted))
 
 
-def keep(detections: Iterable[Detection], tag: str, settings: RuleSettings) -> dict[str, tuple[Detection, ...]]:
+class Found(Protocol):
+    """What `keep` looks at: any detected object with a class and a confidence."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def confidence(self) -> float: ...
+
+
+AnyFound = TypeVar("AnyFound", bound=Found)
+
+
+def keep(detections: Iterable[AnyFound], tag: str, settings: RuleSettings) -> dict[str, tuple[AnyFound, ...]]:
     """The detections that count for a task of this tag, by class, the surest first, at most `max_objects` of each."""
     threshold = settings.threshold_for(tag)
-    by_class: dict[str, list[Detection]] = defaultdict(list)
+    by_class: dict[str, list[AnyFound]] = defaultdict(list)
     for detection in detections:
         if detection.confidence > threshold:
             by_class[detection.label].append(detection)

@@ -1,0 +1,112 @@
+"""Find a model's files, digest them, and load a model from them completely or not at all.
+
+A detector with a few weights missing still answers, with near-zero scores that look like bad images: so a checkpoint
+whose keys do not match the model's exactly is refused. Only safetensors files are read: loading runs no code from them.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError
+from transformers import AutoImageProcessor
+
+REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
+_MODEL_FILES = ("*.safetensors", "*.json", "*.txt")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class ModelLoadError(RuntimeError):
+    """A model cannot be found, or not be loaded completely."""
+
+
+def locate_model(name: str, revision: str | None = None) -> Path:
+    """The folder with a model's files.
+
+    Args:
+        name: a folder, absolute or relative to the working directory or to the repository's root; or a name on the
+            Hugging Face hub, whose files are downloaded once.
+        revision: branch, tag or commit on the hub.
+    """
+    for candidate in (Path(name), REPOSITORY_ROOT / name):
+        if candidate.is_dir():
+            return candidate.resolve()
+    if not _HUB_NAME.fullmatch(name):
+        raise ModelLoadError(f"model {name!r}: no such folder, in the working directory or in {REPOSITORY_ROOT}")
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(_MODEL_FILES)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as problem:
+        raise ModelLoadError(
+            f"model {name!r}: no such folder, and it cannot be had from the Hugging Face hub: {problem}"
+        ) from problem
+
+
+def digest_model(folder: Path) -> str:
+    """SHA-256 over the names and contents of a model's weights, configuration, preprocessor and tokenizer files."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in _MODEL_FILES for path in folder.glob(pattern)):
+        with path.open("rb") as stream:
+            digest.update(f"{path.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def load_complete(model_class: Any, folder: Path, device: str, allow_unexpected: Sequence[str] = ()) -> Any:
+    """Load a transformers model in float32, for evaluation, on a device; every weight must come from the checkpoint.
+
+    Args:
+        model_class: a `PreTrainedModel` or Auto class.
+        folder: its files.
+        device: a torch device, or `auto`: the first CUDA device, else the CPU.
+        allow_unexpected: regular expressions; checkpoint keys in which one is found may stay unused. Missing keys and
+            keys of another shape are never allowed.
+    """
+    try:
+        model, report = model_class.from_pretrained(
+            folder, output_loading_info=True, use_safetensors=True, local_files_only=True, dtype=torch.float32
+        )
+    except (OSError, RuntimeError, SafetensorError, ValueError) as problem:
+        raise ModelLoadError(f"{folder}: cannot be loaded as {model_class.__name__}: {problem}") from problem
+    unexpected = {
+        key for key in report["unexpected_keys"] if not any(re.search(pattern, key) for pattern in allow_unexpected)
+    }
+    faults = {
+        "missing from the checkpoint": report["missing_keys"],
+        "of another shape": report["mismatched_keys"],
+        "in the checkpoint but not in the model": unexpected,
+    }
+    described = [f"{len(keys)} {kind} ({_some(keys)})" for kind, keys in faults.items() if keys]
+    if described:
+        raise ModelLoadError(f"{folder}: weights do not fit {type(model).__name__}: {'; '.join(described)}")
+    return model.eval().requires_grad_(False).to(resolve_device(device))
+
+
+def load_image_processor(folder: Path) -> Any:
+    """The image processor saved beside a model. Always the PIL one: torchvision's resizes differently."""
+    processor_class: Any = AutoImageProcessor
+    try:
+        return processor_class.from_pretrained(folder, backend="pil", local_files_only=True)
+    except (OSError, ValueError) as problem:
+        raise ModelLoadError(f"{folder}: no usable image processor: {problem}") from problem
+
+
+def resolve_device(device: str) -> torch.device:
+    """The torch device of a name; `auto` is the first CUDA device if there is one, else the CPU."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as problem:
+        raise ModelLoadError(f"device {device!r} is unknown; allowed: auto, cpu, cuda, cuda:0, ...") from problem
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ModelLoadError(f"device {device!r}: this machine or this build of torch has no CUDA; allowed: auto, cpu")
+    return resolved
+
+
+def _some(keys: Any, limit: int = 3) -> str:
+    names = sorted(str(key) for key in keys)
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
