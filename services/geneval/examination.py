@@ -51,7 +51,11 @@ class Examiner:
         self._detector = detector
         self._colors = colors
         self._rules = rules
-        self._vocabulary = frozenset(detector.vocabulary)
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The classes that tasks may name."""
+        return self._detector.vocabulary
 
     @property
     def fingerprint_parts(self) -> dict[str, str]:
@@ -82,7 +86,7 @@ class Examiner:
             raise TaskProblem("WRONG_TASK_TYPE", "task", type(sample.task).__name__, "GenEvalTask")
         if len(sample.images) != 1:
             raise TaskProblem("WRONG_IMAGE_COUNT", "images", f"{len(sample.images)} images", "exactly one image")
-        check_task(sample.task, vocabulary=self._vocabulary, max_objects=self._rules.max_objects)
+        check_task(sample.task, vocabulary=self.vocabulary, max_objects=self._rules.max_objects)
         if self._colors is None:
             for index, clause in enumerate(sample.task.include):
                 if clause.color is not None:

@@ -16,12 +16,14 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Repo
 from safetensors import SafetensorError
 from transformers import AutoImageProcessor
 
+from assay.errors import AssayError
+
 REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
 _MODEL_FILES = ("*.safetensors", "*.json", "*.txt")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-class ModelLoadError(RuntimeError):
+class ModelLoadError(AssayError, RuntimeError):
     """A model cannot be found, or not be loaded completely."""
 
 

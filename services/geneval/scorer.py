@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from assay.outcomes import Evidence, Failed, Outcome, Scored
 from assay.serving.scorer import Limits, Sample, ScorerInfo
+from assay.tasks import GenEvalTask, ObjectClause
 from services.geneval.examination import Examination, Examiner
 
 
@@ -71,6 +74,11 @@ class GenEvalScorer:
             examined if isinstance(examined, Failed) else self._scored(examined)
             for examined in self._examiner.examine(batch)
         ]
+
+    def warm_up_sample(self) -> Sample:
+        """A grey image and a task on it, so that a server can run the detector before it says that it is ready."""
+        task = GenEvalTask("counting", (ObjectClause(self._examiner.vocabulary[0]),))
+        return Sample("warm-up", (np.full((512, 512, 3), 128, np.uint8),), "", task)
 
     def _scored(self, examination: Examination) -> Scored:
         verdict = examination.verdict

@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from assay.errors import AssayError
 from assay.outcomes import Detection
 from assay.tasks import GenEvalTask
 from services.geneval.rules import Box, RuleSettings, judge, keep
@@ -22,11 +23,18 @@ from services.geneval.task_check import TaskProblem, check_task
 from services.geneval.vocabulary import COLORS
 
 
-class StoredLineProblem(ValueError):
+class StoredLineProblem(AssayError, ValueError):
     """A line of a stored-detections file that cannot be read; names the field, its value and what is allowed."""
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
         super().__init__(f"{field} is {_shortened(value)}; allowed: {allowed}")
+
+
+class _Missing:
+    """The value of a field that is not there."""
+
+    def __repr__(self) -> str:
+        return "missing"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number, line in _lines(options.file):
             try:
                 print(json.dumps(verdict_of_line(line, settings, compat=options.compat)))
-            except (StoredLineProblem, TaskProblem) as problem:
+            except StoredLineProblem as problem:
                 message = f"{options.file}:{number}: {problem}"
                 print(json.dumps({"error": message}))
                 print(f"error: {message}", file=sys.stderr)
@@ -58,8 +66,7 @@ def verdict_of_line(line: str, settings: RuleSettings, *, compat: bool = False) 
     """The verdict on one stored line.
 
     Raises:
-        StoredLineProblem: the line is not of the format.
-        TaskProblem: its task cannot be judged.
+        StoredLineProblem: the line is not of the format, or its task cannot be judged.
     """
     try:
         record = json.loads(line)
@@ -67,7 +74,10 @@ def verdict_of_line(line: str, settings: RuleSettings, *, compat: bool = False) 
         raise StoredLineProblem("the line", line, f"one JSON object ({problem})") from None
     record = _typed(record, dict, "the line", "a JSON object with metadata and detections")
     task = _task(_field(record, "metadata", dict, "", "an object"))
-    check_task(task)
+    try:
+        check_task(task)
+    except TaskProblem as problem:
+        raise StoredLineProblem(f"metadata.{problem.field}", problem.value, problem.allowed) from None
     stored = _field(record, "detections", dict, "", "an object {class: [[x1, y1, x2, y2, confidence], ...]}")
     verdict = judge(task, keep(_detections(stored), task.tag, settings), settings, compat=compat)
     return {"correct": verdict.correct, "strict_correct": verdict.strict_correct, "score": verdict.score}
@@ -126,7 +136,7 @@ def _detection(label: str, row: Any, path: str) -> Detection:
 
 def _field(record: dict[str, Any], name: str, kind: type, path: str, allowed: str) -> Any:
     if name not in record:
-        raise StoredLineProblem(f"{path}{name}", "missing", allowed)
+        raise StoredLineProblem(f"{path}{name}", _Missing(), allowed)
     return _typed(record[name], kind, f"{path}{name}", allowed)
 
 

@@ -6,11 +6,12 @@ It looks at the task alone, never at an image. Judging a task that passed cannot
 from collections.abc import Collection
 from difflib import get_close_matches
 
+from assay.errors import AssayError
 from assay.tasks import GenEvalTask, ObjectClause
 from services.geneval.vocabulary import COLORS, RELATIONS, TAGS
 
 
-class TaskProblem(ValueError):
+class TaskProblem(AssayError, ValueError):
     """A task that cannot be judged.
 
     Args:
@@ -21,9 +22,10 @@ class TaskProblem(ValueError):
     """
 
     def __init__(self, reason: str, field: str, value: object, allowed: str) -> None:
-        super().__init__(f"{field} is {value!r}; allowed: {allowed}")
-        self.reason = reason
+        super().__init__(f"{field} is {value!r}; allowed: {allowed}", reason=reason)
         self.field = field
+        self.value = value
+        self.allowed = allowed
 
 
 def check_task(task: GenEvalTask, *, vocabulary: Collection[str] | None = None, max_objects: int | None = None) -> None:
