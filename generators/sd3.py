@@ -4,6 +4,8 @@ Wraps a diffusers `StableDiffusion3Pipeline`; holds no copy of its code. Rewards
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +105,15 @@ class SD3Generator:
         config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(LORA_TARGETS))
         self.transformer.add_adapter(config)
         return [parameter for parameter in self.transformer.parameters() if parameter.requires_grad]
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """Inside, the transformer is the one before `add_lora`: the reference policy."""
+        self.transformer.disable_adapters()
+        try:
+            yield
+        finally:
+            self.transformer.enable_adapters()
 
     def save_lora(self, folder: Path) -> None:
         """Save in diffusers' format: `pipe.load_lora_weights(folder)` reads it."""

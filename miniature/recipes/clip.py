@@ -71,7 +71,9 @@ def sample_crops(size: int, rng: np.random.Generator) -> tuple[list[Image.Image]
     return crops[:size], colors[:size], classes[:size]
 
 
-def caption_loss(model: CLIPModel, processor: CLIPProcessor, crops: list[Image.Image], colors: Tensor, classes: Tensor, template: str) -> Tensor:
+def caption_loss(
+    model: CLIPModel, processor: CLIPProcessor, crops: list[Image.Image], colors: Tensor, classes: Tensor, template: str
+) -> Tensor:
     """Cross-entropy of each crop over the captions of all colours (and classes, where the template names one)."""
     names = CLASSES if "{name}" in template else ("",)
     captions = [template.format(color=color, name=name) for name in names for color in COLORS]
@@ -105,7 +107,9 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     began, step = time.monotonic(), 0
     while (share := (time.monotonic() - began) / (60 * args.minutes)) < 1:
-        optimizer.param_groups[0]["lr"] = args.learning_rate * min(1, (step + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * share))
+        optimizer.param_groups[0]["lr"] = (
+            args.learning_rate * min(1, (step + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * share))
+        )
         crops, colors, classes = sample_crops(args.batch, rng)
         template = TEMPLATES[step % len(TEMPLATES)]
         loss = caption_loss(model, processor, crops, torch.tensor(colors), torch.tensor(classes), template)

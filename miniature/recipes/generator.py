@@ -100,7 +100,9 @@ def encode_captions(pipeline: StableDiffusion3Pipeline, captions: list[str], t5_
     return embeds, pooled
 
 
-def flow_matching_loss(pipeline: StableDiffusion3Pipeline, clean: Tensor, captions: list[str], t5_tokens: int) -> Tensor:
+def flow_matching_loss(
+    pipeline: StableDiffusion3Pipeline, clean: Tensor, captions: list[str], t5_tokens: int
+) -> Tensor:
     """Mean squared error of the predicted velocity (noise - clean); half of the times logit-normal, half uniform."""
     number = len(clean)
     sigma = torch.where(torch.rand(number) < 0.5, torch.randn(number).sigmoid(), torch.rand(number))

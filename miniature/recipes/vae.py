@@ -1,6 +1,6 @@
 """Train the miniature's `AutoencoderKL`: 64 x 64 pictures to 8 x 8 latents of 16 channels, SD3's own shape.
 
-    python -m miniature.recipes.vae --output miniature/weights/sd3/vae --minutes 20
+python -m miniature.recipes.vae --output miniature/weights/sd3/vae --minutes 20
 """
 
 import argparse

@@ -1,0 +1,50 @@
+# Every verb sets up what it needs: on a fresh machine `make train` or `make test` is the first command to type.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+# uv, where one uses it, looks for wheels where pip is told to look.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+
+READY := $(VENV)/.ready
+TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+BUF := npx --yes @bufbuild/buf@1.75.0
+
+.PHONY: setup train test lint format serve bench proto clean
+
+setup: $(READY)  ## install everything into .venv
+
+# torch comes first and pinned: without it, other packages would pull the newest build with its CUDA packages.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --progress-bar on torch==2.13.0
+	$(BIN)/pip install --quiet --progress-bar on -c constraints.txt -e '.[dev]'
+	touch $@
+
+train: setup  ## start the GenEval service and fine-tune the miniature against it
+	BIN=$(BIN) scripts/train_with_service.sh configs/train/miniature_counting.yaml $(ARGS)
+
+test: setup lint  ## lint and test
+	$(TEST_ENV) $(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+serve: setup  ## serve GenEval on localhost
+	$(BIN)/assay serve geneval
+
+bench: setup  ## compare side by side, and print ratios
+	$(BIN)/python benchmarks/null_scorer.py
+
+proto: setup  ## regenerate the stubs, lint the contract, check that it breaks nobody
+	$(BIN)/python proto/generate.py
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info

@@ -1,0 +1,97 @@
+"""Checkpoints from which a killed run goes on to the same numbers.
+
+A checkpoint is a folder `checkpoints/epoch-000012` with safetensors of the adapter, its average and the optimizer's moments, and
+a `state.json` with the counters. All randomness of training is derived from the run's seed and these counters, so there is no
+generator state to keep. A folder is written under a temporary name and renamed when complete: one that has its final name is whole.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trainer.ema import Ema
+
+KEPT = 2
+
+
+def save_checkpoint(
+    root: Path,
+    *,
+    epoch: int,
+    parameters: dict[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    ema: Ema | None,
+    state: dict[str, Any],
+) -> Path:
+    """Write the checkpoint taken after `epoch` epochs, and drop all but the newest two.
+
+    Args:
+        root: folder of the run's checkpoints.
+        epoch: number of finished epochs.
+        parameters: trained parameters by name.
+        optimizer: over the same parameters in the same order.
+        ema: its average, or None.
+        state: counters, as JSON.
+    """
+    final = root / f"epoch-{epoch:06d}"
+    partial = root / f".partial-{epoch:06d}-{os.getpid()}"
+    partial.mkdir(parents=True)
+    save_file({name: p.detach().cpu().contiguous() for name, p in parameters.items()}, partial / "adapter.safetensors")
+    save_file(_moments(parameters, optimizer), partial / "optimizer.safetensors")
+    if ema is not None:
+        averages = dict(zip(parameters, ema.averages, strict=True))
+        save_file({name: value.cpu().contiguous() for name, value in averages.items()}, partial / "ema.safetensors")
+    (partial / "state.json").write_text(json.dumps({**state, "epoch": epoch}, indent=1))
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+    for old in sorted(root.glob("epoch-*"))[:-KEPT]:
+        shutil.rmtree(old)
+    return final
+
+
+def newest_checkpoint(root: Path) -> Path | None:
+    """The newest complete checkpoint; leftovers of a write that was cut off are ignored."""
+    return max(root.glob("epoch-*"), default=None)
+
+
+def load_checkpoint(
+    folder: Path,
+    *,
+    parameters: dict[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    ema: Ema | None,
+) -> dict[str, Any]:
+    """Put a checkpoint's numbers in place and return its state."""
+    _copy(load_file(folder / "adapter.safetensors"), parameters)
+    if ema is not None:
+        _copy(load_file(folder / "ema.safetensors"), dict(zip(parameters, ema.averages, strict=True)))
+    moments = load_file(folder / "optimizer.safetensors")
+    for name, parameter in parameters.items():
+        optimizer.state[parameter] = {
+            key: moments[f"{name}.{key}"].to(parameter.device if key != "step" else "cpu")
+            for key in ("step", "exp_avg", "exp_avg_sq")
+            if f"{name}.{key}" in moments
+        }
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    return state
+
+
+def _moments(parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": value.detach().cpu().contiguous()
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+@torch.no_grad()
+def _copy(source: dict[str, Tensor], target: dict[str, Any]) -> None:
+    for name, tensor in target.items():
+        tensor.copy_(source[name])

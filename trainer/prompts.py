@@ -1,0 +1,89 @@
+"""Prompts to train on, and how an epoch draws groups from them.
+
+A prompt file is JSONL in GenEval's form, one task a line. A group is `group_size` samples of one prompt; every group has
+an explicit id, so that two groups of equal prompts never merge, and its samples lie together on one process.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from assay.errors import ConfigError
+from assay.tasks import GenEvalTask
+
+
+@dataclass(frozen=True)
+class PromptTask:
+    """A prompt and the task that its images are scored on."""
+
+    prompt: str
+    task: GenEvalTask
+
+
+@dataclass(frozen=True)
+class RolloutSample:
+    """One image to be sampled: which prompt, in which group, and the seed of all its noise."""
+
+    prompt: PromptTask
+    group: int
+    seed: int
+
+    def generator(self) -> torch.Generator:
+        """A fresh CPU generator, the same for the same sample on any process and after any resume."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+def read_prompts(path: Path) -> list[PromptTask]:
+    """Read a GenEval JSONL file.
+
+    Raises:
+        ConfigError: the file is missing or empty, or a line is not a task; the message names file, line and field.
+    """
+    if not path.is_file():
+        raise ConfigError(f"prompts: file {path} does not exist")
+    prompts = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            prompts.append(PromptTask(row["prompt"], GenEvalTask.from_metadata(row)))
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"prompts: {path}, line {number} is not JSON: {error}") from None
+        except KeyError as error:
+            raise ConfigError(f"prompts: {path}, line {number} lacks the field {error}") from None
+    if not prompts:
+        raise ConfigError(f"prompts: {path} has no line")
+    return prompts
+
+
+def draw_epoch(
+    prompts: list[PromptTask], *, epoch: int, num_groups: int, group_size: int, seed: int
+) -> list[RolloutSample]:
+    """All samples of an epoch over all processes, group by group; the same for the same seed and epoch.
+
+    Prompts are drawn without repeats until all have been used.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    order = np.concatenate([rng.permutation(len(prompts)) for _ in range(-(-num_groups // len(prompts)))])
+    return [
+        RolloutSample(prompts[order[index]], epoch * num_groups + index, stable_seed(seed, epoch, index, member))
+        for index in range(num_groups)
+        for member in range(group_size)
+    ]
+
+
+def draw_evaluation(prompts: list[PromptTask], *, number: int, seed: int) -> list[RolloutSample]:
+    """`number` held-out (prompt, seed) pairs: prompts in turn, with seeds that no training epoch draws."""
+    return [
+        RolloutSample(prompts[index % len(prompts)], index, stable_seed("evaluation", seed, index))
+        for index in range(number)
+    ]
+
+
+def stable_seed(*identity: int | str) -> int:
+    """A 63-bit seed from what identifies a sample; equal on all machines."""
+    digest = hashlib.sha256(json.dumps(identity).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
