@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from assay.errors import AssayError
 from assay.tasks import GenEvalTask, ObjectClause
-from services.geneval.vocabulary import COLORS, RELATIONS, TAGS
+from services.geneval.vocabulary import COLORS, RELATIONS, TAGS, geneval_class_name
 
 
 class TaskProblem(AssayError, ValueError):
@@ -57,7 +57,8 @@ def _check_class(field: str, clause: ObjectClause, vocabulary: Collection[str] |
     if vocabulary is None or clause.class_name in vocabulary:
         return
     known = sorted(vocabulary)
-    near = get_close_matches(clause.class_name, known, n=3)
+    renamed = geneval_class_name(clause.class_name)
+    near = [renamed] if renamed in vocabulary else get_close_matches(clause.class_name, known, n=3)
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
     raise TaskProblem("UNKNOWN_CLASS", f"{field}.class", clause.class_name, ", ".join(known) + hint)
 
