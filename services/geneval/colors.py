@@ -7,16 +7,24 @@ through the model together; the text side is computed once a class.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import AutoTokenizer, CLIPModel
+from transformers import CLIPModel
 
 from services.geneval.detectors.detector import DetectedObject
-from services.geneval.model_files import digest_model, load_complete, load_image_processor, locate_model
+from services.geneval.model_files import (
+    ModelLoadError,
+    digest_model,
+    load_complete,
+    load_image_processor,
+    load_tokenizer,
+    locate_model,
+)
 from services.geneval.vocabulary import COLORS
 
 BACKGROUND = 0x99
@@ -57,16 +65,24 @@ class ClipColors:
     ) -> None:
         folder = locate_model(model, revision)
         self._processor = load_image_processor(folder)
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._tokenizer = load_tokenizer(folder)
         self._model = load_complete(CLIPModel, folder, device, allow_unexpected)
         self._max_crops_per_pass = max_crops_per_pass
         self._text_features: dict[str, Tensor] = {}
         self._digest = digest_model(folder)
+        self._check_tokenizer(folder)
 
     @property
     def fingerprint_parts(self) -> dict[str, str]:
         """What decides the answers, by name."""
         return {"colors_files": self._digest}
+
+    def _check_tokenizer(self, folder: Path) -> None:
+        """Refuse a tokenizer that cannot serve this model. One whose files are missing loads all the same, empty, and
+        writes every colour alike."""
+        rows = [tuple(row) for row in self._tokenizer(list(COLORS))["input_ids"]]
+        if len(set(rows)) < len(COLORS) or max(max(row) for row in rows) >= self._model.config.text_config.vocab_size:
+            raise ModelLoadError(f"{folder}: no usable tokenizer: its files are missing or those of another model")
 
     @torch.inference_mode()
     def name_colors(self, questions: Sequence[ColorQuestion]) -> list[str]:

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
-from transformers import AutoImageProcessor
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
 from assay.errors import AssayError
 
@@ -77,6 +77,7 @@ def load_complete(model_class: Any, folder: Path, device: str, allow_unexpected:
             ignore_mismatched_sizes=True,  # to be told their names and refuse them below
             use_safetensors=True,
             local_files_only=True,
+            trust_remote_code=False,
             dtype=torch.float32,
         )
     except (OSError, RuntimeError, SafetensorError, ValueError) as problem:
@@ -96,11 +97,17 @@ def load_complete(model_class: Any, folder: Path, device: str, allow_unexpected:
 
 def load_image_processor(folder: Path) -> Any:
     """The image processor saved beside a model. Always the PIL one: torchvision's resizes differently."""
-    processor_class: Any = AutoImageProcessor
-    try:
-        return processor_class.from_pretrained(folder, backend="pil", local_files_only=True)
-    except (OSError, ValueError) as problem:
-        raise ModelLoadError(f"{folder}: no usable image processor: {problem}") from problem
+    return _load_beside_model(AutoImageProcessor, folder, "image processor", backend="pil")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer saved beside a model."""
+    return _load_beside_model(AutoTokenizer, folder, "tokenizer")
+
+
+def model_type_of(folder: Path) -> str:
+    """The `model_type` that a model's configuration states."""
+    return str(_load_beside_model(AutoConfig, folder, "config.json").model_type)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -114,6 +121,13 @@ def resolve_device(device: str) -> torch.device:
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ModelLoadError(f"device {device!r}: this machine or this build of torch has no CUDA; allowed: auto, cpu")
     return resolved
+
+
+def _load_beside_model(auto_class: Any, folder: Path, what: str, **options: Any) -> Any:
+    try:
+        return auto_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+    except (OSError, ValueError) as problem:
+        raise ModelLoadError(f"{folder}: no usable {what}: {problem}") from problem
 
 
 def _some(keys: Any, limit: int = 3) -> str:

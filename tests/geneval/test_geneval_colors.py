@@ -1,14 +1,17 @@
 """Colours: the crop that CLIP sees, and GenEval's zero-shot arithmetic on a CLIP of random weights."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from services.geneval.colors import BACKGROUND, ClipColors, ColorQuestion, crop_object
 from services.geneval.detectors.detector import DetectedObject
+from services.geneval.model_files import ModelLoadError
 from services.geneval.vocabulary import COLORS
 
 Box = tuple[float, float, float, float]
@@ -97,6 +100,36 @@ def test_all_crops_of_a_call_share_one_forward_pass(colors: ClipColors, monkeypa
     )
     colors.name_colors([_question(_image(), (0, 0, 5 + i, 9)) for i in range(7)])
     assert sizes == [7]
+
+
+def test_model_of_another_kind_is_refused(mask2former_folder: Path) -> None:
+    with pytest.raises(ModelLoadError):
+        ClipColors(str(mask2former_folder))
+
+
+def test_missing_tokenizer_is_refused(clip_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(clip_folder, tmp_path / "clip"))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    with pytest.raises(ModelLoadError, match="no usable tokenizer"):
+        ClipColors(str(folder))
+
+
+@pytest.mark.slow
+def test_full_size_architecture_loads_and_names_colors(clip_folder: Path, tmp_path: Path) -> None:
+    """The shape of openai/clip-vit-large-patch14 (428 M parameters), with random weights."""
+    text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    tokens = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    config = CLIPConfig(text_config={**text, **tokens}, vision_config={**vision, "patch_size": 14}, projection_dim=768)
+    model = CLIPModel(config)
+    assert 427e6 < sum(parameter.numel() for parameter in model.parameters()) < 429e6
+    model.save_pretrained(tmp_path)
+    CLIPImageProcessorPil().save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(clip_folder / name, tmp_path)
+    questions = [_question(_image(), box) for box in ((0, 0, 9, 9), (3, 3, 20, 9))]
+    assert set(ClipColors(str(tmp_path), device="cpu").name_colors(questions)) <= set(COLORS)
 
 
 def test_no_questions_no_colors(colors: ClipColors) -> None:

@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import (
-    AutoConfig,
     AutoModelForObjectDetection,
     Mask2FormerForUniversalSegmentation,
 )
@@ -21,7 +21,14 @@ from transformers import (
 from services.geneval.detectors.detector import DetectedObject
 from services.geneval.detectors.model_outputs import Frame, ObjectTensors, objects_from_boxes, objects_from_masks
 from services.geneval.detectors.overlap import without_overlaps
-from services.geneval.model_files import ModelLoadError, digest_model, load_complete, load_image_processor, locate_model
+from services.geneval.model_files import (
+    ModelLoadError,
+    digest_model,
+    load_complete,
+    load_image_processor,
+    locate_model,
+    model_type_of,
+)
 from services.geneval.vocabulary import geneval_class_name
 
 
@@ -144,11 +151,8 @@ class TransformersDetector:
         return without_overlaps(objects, self._max_overlap)
 
 
-def _family_of(folder: Any) -> _Family:
-    try:
-        model_type = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-    except (OSError, ValueError) as problem:
-        raise ModelLoadError(f"{folder}: no usable config.json: {problem}") from problem
+def _family_of(folder: Path) -> _Family:
+    model_type = model_type_of(folder)
     if model_type not in FAMILIES:
         raise ModelLoadError(f"{folder}: model_type is {model_type!r}; allowed: {', '.join(FAMILIES)}")
     return FAMILIES[model_type]
