@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class ScorerInfo:
 
     Args:
         name: name by which requests choose the scorer.
-        fingerprint: hex digest over weights, preprocessing, thresholds and code version; changes when scores may change.
+        fingerprint: hex digest over weights, preprocessing, thresholds and code version; changes when scores may.
         value_range: (lowest, highest) possible `Scored.value`.
         deterministic: the same item always gets the same score, alone or in a batch.
         tasks: names of the accepted task classes, e.g. ("GenEvalTask",).
@@ -45,7 +45,10 @@ class ScorerInfo:
 
 @dataclass(frozen=True)
 class Sample:
-    """One item to score: decoded images, each (height, width, 3) uint8 RGB, its prompt and its task."""
+    """One item to score: decoded images, each (height, width, 3) uint8 RGB, its prompt and its task.
+
+    The arrays are read-only views of what came over the wire; copy them before changing them.
+    """
 
     id: str
     images: tuple[NDArray[np.uint8], ...]
@@ -64,3 +67,13 @@ class Scorer(Protocol):
     def info(self) -> ScorerInfo: ...
 
     def score(self, batch: Sequence[Sample]) -> Sequence[Outcome]: ...
+
+
+@runtime_checkable
+class HasWarmUpSample(Protocol):
+    """A scorer that says which sample makes it run its model; others are warmed up with a grey image.
+
+    A server is ready only when every scorer has scored its warm-up sample.
+    """
+
+    def warm_up_sample(self) -> Sample: ...

@@ -1,0 +1,102 @@
+"""The `assay` command. Thin: each command reads its flags and hands over; what it needs is imported only then.
+
+Exit codes: 0 done; 1 a service or a run failed, or an image has no score; 2 wrong flags or settings.
+"""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from assay.errors import AssayError, ConfigError, InvalidRequestError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Reward services for image generation, and training on them."
+)
+
+#: command -> (module, function) that does it, for commands of packages built on this one.
+_HANDED_OVER = {"train": ("trainer.cli", "train")}
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Settings, dots for nesting.")]
+
+
+@app.command()
+def serve(
+    name: Annotated[str, typer.Argument(help="Name of the service, e.g. geneval.")],
+    overrides: Overrides = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file, instead of the service's own.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow a non-loopback host with neither token nor TLS.")
+    ] = False,
+) -> None:
+    """Host a reward service until SIGTERM or Ctrl-C."""
+    from assay.serve_command import run_service
+
+    extra = ["serve.insecure=true"] if insecure else []
+    raise typer.Exit(run_service(name, config, [*(overrides or []), *extra]))
+
+
+@app.command()
+def score(
+    images: Annotated[list[Path], typer.Argument(help="Image files: PNG, WebP or JPEG.")],
+    prompt: Annotated[str | None, typer.Option(help="The prompt the images were made from.")] = None,
+    class_name: Annotated[str | None, typer.Option("--class", help="Object class to look for, e.g. apple.")] = None,
+    count: Annotated[int | None, typer.Option(help="How many of them there should be.")] = None,
+    color: Annotated[str | None, typer.Option(help="Which colour they should have.")] = None,
+    scorer: Annotated[str | None, typer.Option(help="Default: the first that judges such a task.")] = None,
+    target: Annotated[str, typer.Option(help="Address of the service.")] = "localhost:50051",
+    token: Annotated[str | None, typer.Option(envvar="ASSAY_TOKEN", help="Bearer token.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="PEM file of the authority; switches TLS on.")] = None,
+    deadline_s: Annotated[float, typer.Option(help="Seconds to wait for the scores.")] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score image files with a running service, and show why."""
+    from assay import score_command
+    from assay.outcomes import Failed
+
+    if prompt is None and class_name is None:
+        raise ConfigError("say what the images should show: --prompt TEXT, or --class NAME with --count or --color")
+    task = score_command.build_task(class_name, count, color)
+    name, outcomes = score_command.score_files(
+        images,
+        task,
+        prompt=prompt if prompt is not None else score_command.build_prompt(class_name, count, color),
+        target=target,
+        scorer=scorer,
+        token=token,
+        tls_ca=tls_ca,
+        deadline_s=deadline_s,
+    )
+    show = score_command.as_json if as_json else score_command.as_text
+    typer.echo(show(images, name, outcomes))
+    if any(isinstance(outcome, Failed) for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file, e.g. configs/train/miniature_counting.yaml.")],
+    overrides: Overrides = None,
+) -> None:
+    """Train an image generator on rewards."""
+    raise typer.Exit(_hand_over("train", config, overrides or []))
+
+
+def _hand_over(command: str, config: Path, overrides: list[str]) -> int:
+    module_name, function_name = _HANDED_OVER[command]
+    return int(getattr(import_module(module_name), function_name)(config, overrides))
+
+
+def main() -> None:
+    """Run the command; what Assay itself raises becomes one clear message and an exit code."""
+    try:
+        app()
+    except AssayError as error:
+        print(f"assay: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ConfigError | InvalidRequestError) else 1)
+
+
+if __name__ == "__main__":
+    main()

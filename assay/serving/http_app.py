@@ -1,0 +1,219 @@
+"""The HTTP door: scoring in JSON, health, metrics, and the OpenAPI page at `/docs`.
+
+`POST /v1/score` takes JSON with images in base64, or a form with a `request` part (the same JSON without images) and
+one `images` file for each item. Errors have the shape of AIP-193, with the reasons of the gRPC door.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from google.protobuf import json_format
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from assay.images import sniff_format
+from assay.serving.auth import OPEN_HTTP_PATHS, Authenticator
+from assay.serving.grpc_server import internal_error
+from assay.serving.http_models import JsonScoreRequest, response_to_json
+from assay.serving.rejection import Rejection
+from assay.serving.service import ScoringService
+from assay.serving.settings import ServeConfig
+from assay.v1 import reward_service_pb2 as pb
+from assay.wire import ERROR_DOMAIN, FORMATS
+
+# The mapping of google.rpc.Code to HTTP, and 413 for bodies that are too large.
+HTTP_STATUS = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "UNAUTHENTICATED": 401,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 413,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+BASE64_OVERHEAD = 1.4
+_SCHEMAS = "#/components/schemas/{model}"
+
+
+def create_app(service: ScoringService, authenticator: Authenticator, config: ServeConfig) -> ASGIApp:
+    """The application, wrapped in the checks that come before it."""
+    app = FastAPI(title="Assay reward service", version="1", description=__doc__)
+    _add_routes(app, service)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    largest = config.max_message_bytes or max(info.limits.max_bytes_per_call for info in service.infos)
+    return Gatekeeper(app, authenticator, int(largest * BASE64_OVERHEAD))
+
+
+def _add_routes(app: FastAPI, service: ScoringService) -> None:
+    body = {"content": {"application/json": {"schema": {"$ref": _SCHEMAS.format(model="JsonScoreRequest")}}}}
+
+    @app.post("/v1/score", openapi_extra={"requestBody": {**body, "required": True}})
+    async def score(request: Request) -> Response:
+        """Score a batch of items; every result has either a `score` or an `error`."""
+        return await answer(lambda: _score(service, request))
+
+    @app.get("/v1/scorers")
+    async def scorers() -> Response:
+        """The scorers served here, with limits and fingerprints."""
+
+        async def listed() -> Response:
+            return _json({"scorers": [_info(info) for info in service.list_scorers().scorers]})
+
+        return await answer(listed)
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        """The process lives."""
+        return _json({"status": "alive"})
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        """Every scorer has been warmed up, and the server is not draining."""
+        ready = service.is_ready and not service.is_draining
+        return _json({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Prometheus' text format."""
+        return Response(service.metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's schema, and the body of `/v1/score`, which the route reads itself (it may be a form, too)."""
+    document = FastAPI.openapi(app)
+    schema = JsonScoreRequest.model_json_schema(ref_template=_SCHEMAS)
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas.update(schema.pop("$defs"))
+    schemas["JsonScoreRequest"] = schema
+    return document
+
+
+async def answer(work: Callable[[], Awaitable[Response]]) -> Response:
+    """Await the response; turn refusals and failures into JSON errors."""
+    try:
+        return await work()
+    except Rejection as rejection:
+        return error_response(rejection)
+    except Exception:  # the RPC edge
+        return error_response(internal_error("an HTTP request failed"))
+
+
+def error_response(rejection: Rejection) -> Response:
+    """AIP-193 in JSON."""
+    status = HTTP_STATUS[rejection.code]
+    details = {"reason": rejection.reason, "domain": ERROR_DOMAIN, "metadata": rejection.metadata}
+    error = {"code": status, "status": rejection.code, "message": rejection.message, "details": [details]}
+    headers = {}
+    if rejection.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, round(rejection.retry_after_s)))
+    if rejection.code == "UNAUTHENTICATED":
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse({"error": error}, status, headers)
+
+
+async def _score(service: ScoringService, request: Request) -> Response:
+    body, message = await _read_request(request)
+    scoring = asyncio.create_task(service.score(message, body.deadline_s))
+    leaving = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({scoring, leaving}, timeout=body.deadline_s, return_when=asyncio.FIRST_COMPLETED)
+        if not scoring.done():
+            raise Rejection("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", f"no scores within {body.deadline_s} s")
+        return _json(response_to_json(scoring.result()))
+    finally:
+        scoring.cancel()
+        leaving.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _read_request(request: Request) -> tuple[JsonScoreRequest, pb.ScoreRequest]:
+    content_type = request.headers.get("content-type", "")
+    if not content_type.startswith("multipart/form-data"):
+        body = _parse(await request.body())
+        return body, body.to_proto()
+    form = await request.form()
+    text = form.get("request")
+    if not isinstance(text, str):
+        raise Rejection("INVALID_ARGUMENT", "REQUEST_MALFORMED", "the form has no text part named `request`")
+    body = _parse(text.encode())
+    files = [part for part in form.getlist("images") if isinstance(part, UploadFile)]
+    if len(files) != len(body.items):
+        message = f"the form has {len(files)} `images` files for {len(body.items)} items; give one for each"
+        raise Rejection("INVALID_ARGUMENT", "REQUEST_MALFORMED", message)
+    message_proto = body.to_proto()
+    for item, file in zip(message_proto.items, files, strict=True):
+        data = await file.read()
+        image = item.images.add()
+        image.encoded.data = data
+        image.encoded.format = FORMATS.get(sniff_format(data) or "", pb.IMAGE_FORMAT_UNSPECIFIED)
+    return body, message_proto
+
+
+def _parse(body: bytes) -> JsonScoreRequest:
+    try:
+        return JsonScoreRequest.model_validate_json(body)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'body'}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)[:5]
+        )
+        raise Rejection("INVALID_ARGUMENT", "REQUEST_MALFORMED", problems) from None
+
+
+def _info(info: pb.ScorerInfo) -> dict[str, Any]:
+    return json_format.MessageToDict(info, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+
+
+def _json(content: dict[str, Any], status: int = 200) -> Response:
+    return Response(json.dumps(content, allow_nan=False), status, media_type="application/json")
+
+
+class Gatekeeper:
+    """Before the application: the token, for every path but health; and the size of the body, as it streams in."""
+
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, max_body_bytes: int) -> None:
+        self._app = app
+        self._authenticator = authenticator
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = dict(scope["headers"])
+        try:
+            if scope["path"] not in OPEN_HTTP_PATHS:
+                self._authenticator.check(headers.get(b"authorization"))
+            if int(headers.get(b"content-length", b"0")) > self._max_body_bytes:
+                self._refuse_size()
+            await self._app(scope, self._counting(receive), send)
+        except Rejection as rejection:
+            await error_response(rejection)(scope, receive, send)
+
+    def _counting(self, receive: Receive) -> Receive:
+        received = 0
+
+        async def receive_counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                self._refuse_size()
+            return message
+
+        return receive_counted
+
+    def _refuse_size(self) -> None:
+        limit = self._max_body_bytes
+        raise Rejection(
+            "RESOURCE_EXHAUSTED", "BODY_TOO_LARGE", f"the body is larger than {limit} bytes", {"limit": str(limit)}
+        )

@@ -1,0 +1,74 @@
+"""The HTTP door's socket: uvicorn on the same event loop as gRPC, its signals left to the lifecycle."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from assay.errors import ConfigError
+from assay.serving.auth import Authenticator
+from assay.serving.http_app import create_app
+from assay.serving.service import ScoringService
+from assay.serving.settings import ServeConfig
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the lifecycle's."""
+        yield
+
+
+class HttpServer:
+    """Listens on one port."""
+
+    def __init__(self, service: ScoringService, authenticator: Authenticator, config: ServeConfig) -> None:
+        self._socket = _bind(config)
+        self.port: int = self._socket.getsockname()[1]
+        tls = config.tls
+        self._uvicorn = _Uvicorn(
+            uvicorn.Config(
+                create_app(service, authenticator, config),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ssl_certfile=str(tls.certificate) if tls else None,
+                ssl_keyfile=str(tls.key) if tls else None,
+                ssl_ca_certs=str(tls.client_ca) if tls and tls.client_ca else None,
+                ssl_cert_reqs=2 if tls and tls.client_ca else 0,  # ssl.CERT_REQUIRED, ssl.CERT_NONE
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._serving = asyncio.create_task(self._uvicorn.serve(sockets=[self._socket]))
+        while not self._uvicorn.started and not self._serving.done():
+            await asyncio.sleep(0.005)
+        if self._serving.done():
+            await self._serving
+
+    async def stop(self, grace_s: float | None) -> None:
+        """Stop listening; requests under way have `grace_s` to end."""
+        if self._serving is None:
+            self._socket.close()
+            return
+        self._uvicorn.should_exit = True
+        done, _ = await asyncio.wait({self._serving}, timeout=grace_s or 0.01)
+        if not done:
+            self._uvicorn.force_exit = True
+            await self._serving
+
+
+def _bind(config: ServeConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.http_port or 0))
+    except OSError as error:
+        listener.close()
+        message = f"cannot listen on {config.host}:{config.http_port}: {error.strerror}"
+        raise ConfigError(message, reason="PORT_UNAVAILABLE") from error
+    return listener

@@ -1,0 +1,257 @@
+"""The path of one call, whichever way it came in: check, admit, measure, decode, queue, answer.
+
+gRPC and HTTP are two doors to the same `ScoringService`; both hand it a `ScoreRequest` and turn its `Rejection`s
+into their own kind of error.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Sequence
+from typing import NoReturn
+
+from assay.errors import ConfigError
+from assay.images import RgbArray
+from assay.outcomes import Failed, Outcome
+from assay.serving.admission import Admission, Load, Ticket
+from assay.serving.batcher import Batcher, BatchResult, ScorerHost
+from assay.serving.decoding import ImageDecoder, ReceivedImage, read_images
+from assay.serving.metrics import Metrics
+from assay.serving.model_thread import ModelThread
+from assay.serving.rejection import Rejection
+from assay.serving.scorer import Sample, Scorer, ScorerInfo
+from assay.serving.settings import ServeConfig
+from assay.serving.warm_up import warm_up_sample
+from assay.v1 import reward_service_pb2 as pb
+from assay.wire import get_task, info_to_proto, result_to_proto
+
+logger = logging.getLogger("assay.serving")
+
+MIN_RETRY_S, MAX_RETRY_S = 0.05, 5.0
+Images = tuple[ReceivedImage, ...]
+
+
+class ScoringService:
+    """Scorers, their queue and their model thread. Create and use it on one event loop."""
+
+    def __init__(self, scorers: Sequence[Scorer], config: ServeConfig) -> None:
+        self.metrics = Metrics()
+        self._hosts = _hosts(scorers, config)
+        self._admission = Admission(Load(config.max_queued_items, config.max_queued_pixels, config.max_bytes_in_flight))
+        self._decoder = ImageDecoder(config.decode_threads)
+        self._model_thread = ModelThread()
+        self._batcher = Batcher(list(self._hosts.values()), self._model_thread, self.metrics)
+        self.is_draining = False
+        self._batching = asyncio.create_task(self._batcher.run())
+
+    @property
+    def infos(self) -> list[ScorerInfo]:
+        return [host.info for host in self._hosts.values()]
+
+    @property
+    def is_ready(self) -> bool:
+        return all(host.ready for host in self._hosts.values())
+
+    async def warm_up(self) -> None:
+        """Score one sample with each scorer. A scorer that raises here would raise for everyone: so does this."""
+        for host in self._hosts.values():
+            sample = warm_up_sample(host.scorer)
+            [outcome] = await self._model_thread.run(lambda host=host, sample=sample: host.scorer.score([sample]))  # type: ignore[misc]
+            if isinstance(outcome, Failed):
+                logger.warning("%s: the warm-up sample was refused: %s", host.info.name, outcome.message)
+            host.ready = True
+
+    def list_scorers(self) -> pb.ListScorersResponse:
+        """Raises: Rejection: UNAVAILABLE: not all scorers are warm yet."""
+        if not self.is_ready:
+            _refuse_not_ready()
+        return pb.ListScorersResponse(scorers=[info_to_proto(info) for info in self.infos])
+
+    async def score(self, request: pb.ScoreRequest, time_remaining_s: float | None) -> pb.ScoreResponse:
+        """Answer one call.
+
+        Raises:
+            Rejection: the call is refused as a whole.
+        """
+        name = request.scorer if request.scorer in self._hosts else "(unknown)"
+        code, reason = "OK", ""
+        try:
+            return await self._score(request, time_remaining_s)
+        except Rejection as rejection:
+            code, reason = rejection.code, rejection.reason
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        finally:
+            self.metrics.calls.labels(name, code, reason).inc()
+
+    async def close(self) -> None:
+        """Stop batching; whatever is still queued is cancelled."""
+        self._batching.cancel()
+        self._model_thread.close()
+        self._decoder.close()
+
+    async def _score(self, request: pb.ScoreRequest, time_remaining_s: float | None) -> pb.ScoreResponse:
+        started_ns = time.perf_counter_ns()
+        deadline_s = math.inf if time_remaining_s is None else time.monotonic() + time_remaining_s
+        host = self._host(request)
+        images = [read_images(item) for item in request.items]
+        image_bytes = _check_size(images, host.info)
+        ticket = self._admission.admit(Load(items=len(images), image_bytes=image_bytes), self._retry_after_s(host))
+        self._show_load()
+        try:
+            arrays = await self._arrays(host, images, ticket, deadline_s)
+            decode_ns = time.perf_counter_ns() - started_ns
+            outcomes, scored = await self._outcomes(host, request, arrays, deadline_s)
+        finally:
+            ticket.release()
+            self._show_load()
+        return self._response(host, request, outcomes, _timing(scored, decode_ns, started_ns))
+
+    def _host(self, request: pb.ScoreRequest) -> ScorerHost:
+        host = self._hosts.get(request.scorer)
+        if host is None:
+            names = ", ".join(self._hosts)
+            raise Rejection(
+                "NOT_FOUND",
+                "SCORER_NOT_FOUND",
+                f"no scorer {request.scorer!r} is served here; there are: {names}",
+                {"scorer": request.scorer, "served": names},
+            )
+        if not host.ready:
+            _refuse_not_ready()
+        if request.HasField("expected_fingerprint") and request.expected_fingerprint != host.info.fingerprint:
+            expected, actual = request.expected_fingerprint, host.info.fingerprint
+            raise Rejection(
+                "FAILED_PRECONDITION",
+                "FINGERPRINT_MISMATCH",
+                f"scorer {request.scorer!r} has fingerprint {actual}, expected was {expected}: its scores may differ",
+                {"expected": expected, "actual": actual},
+            )
+        return host
+
+    async def _arrays(
+        self, host: ScorerHost, images: list[Images | Failed], ticket: Ticket, deadline_s: float
+    ) -> list[tuple[RgbArray, ...] | Failed]:
+        """Decode what is worth it: bounds and deadline are checked on the sizes that headers tell."""
+        limits = host.info.limits
+        measured = await self._decoder.measure(images, limits)
+        pixels = [size for size in measured if not isinstance(size, Failed)]
+        ticket.add_pixels(sum(pixels), self._retry_after_s(host))
+        eta_s = self._batcher.eta_s(host, len(pixels), sum(pixels))
+        remaining_s = deadline_s - time.monotonic()
+        if eta_s > remaining_s:
+            raise Rejection(
+                "DEADLINE_EXCEEDED",
+                "DEADLINE_TOO_SHORT",
+                f"scoring would take about {eta_s:.2f} s, the deadline is in {remaining_s:.2f} s",
+                {"eta_s": f"{eta_s:.3f}", "remaining_s": f"{remaining_s:.3f}"},
+            )
+        sound = [size if isinstance(size, Failed) else item for size, item in zip(measured, images, strict=True)]
+        return await self._decoder.decode(sound, limits)
+
+    async def _outcomes(
+        self,
+        host: ScorerHost,
+        request: pb.ScoreRequest,
+        arrays: list[tuple[RgbArray, ...] | Failed],
+        deadline_s: float,
+    ) -> tuple[list[Outcome], list[BatchResult]]:
+        """An outcome for every item; those that can be scored go through the queue."""
+        made = [_sample(item, item_arrays, host.info) for item, item_arrays in zip(request.items, arrays, strict=True)]
+        samples = [sample for sample in made if isinstance(sample, Sample)]
+        priority = request.priority or pb.PRIORITY_TRAINING
+        results = await self._batcher.score(host, samples, priority, deadline_s) if samples else []
+        scored = iter(results)
+        return [next(scored).outcome if isinstance(entry, Sample) else entry for entry in made], results
+
+    def _response(
+        self, host: ScorerHost, request: pb.ScoreRequest, outcomes: list[Outcome], timing: pb.Timing
+    ) -> pb.ScoreResponse:
+        with_evidence = request.evidence_level == pb.EVIDENCE_LEVEL_FULL
+        name = host.info.name
+        for outcome in outcomes:
+            labels = (outcome.code, outcome.reason) if isinstance(outcome, Failed) else ("OK", "")
+            self.metrics.items.labels(name, *labels).inc()
+        self.metrics.decode_s.labels(name).observe(timing.decode_ns / 1e9)
+        self.metrics.call_s.labels(name).observe(timing.total_ns / 1e9)
+        return pb.ScoreResponse(
+            results=[
+                result_to_proto(item.id, outcome, with_evidence)
+                for item, outcome in zip(request.items, outcomes, strict=True)
+            ],
+            scorer_fingerprint=host.info.fingerprint,
+            timing=timing,
+        )
+
+    def _retry_after_s(self, host: ScorerHost) -> float:
+        """Half the queue's time: by then there is room again."""
+        return min(max(self._batcher.eta_s(host, 0, 0) / 2, MIN_RETRY_S), MAX_RETRY_S)
+
+    def _show_load(self) -> None:
+        held = self._admission.current
+        self.metrics.held.labels("items").set(held.items)
+        self.metrics.held.labels("pixels").set(held.pixels)
+        self.metrics.held.labels("image_bytes").set(held.image_bytes)
+
+
+def _hosts(scorers: Sequence[Scorer], config: ServeConfig) -> dict[str, ScorerHost]:
+    hosts: dict[str, ScorerHost] = {}
+    for scorer in scorers:
+        info = scorer.info
+        if info.name in hosts:
+            raise ConfigError(f"two scorers are named {info.name!r}", reason="SCORER_NAME_TAKEN")
+        hosts[info.name] = ScorerHost(scorer, info, config.max_batch_pixels, config.max_batch_items)
+    if not hosts:
+        raise ConfigError("there is no scorer to serve", reason="NO_SCORERS")
+    return hosts
+
+
+def _check_size(images: Sequence[Images | Failed], info: ScorerInfo) -> int:
+    """Image bytes of a call. Raises: Rejection: it exceeds the scorer's limits, or is empty."""
+    limits = info.limits
+    if not images:
+        raise Rejection("INVALID_ARGUMENT", "NO_ITEMS", "the request has no items")
+    if len(images) > limits.max_items:
+        raise Rejection(
+            "INVALID_ARGUMENT",
+            "TOO_MANY_ITEMS",
+            f"the request has {len(images)} items; {info.name} takes at most {limits.max_items} a call",
+            {"items": str(len(images)), "limit": str(limits.max_items)},
+        )
+    image_bytes = sum(len(image.data) for item in images if not isinstance(item, Failed) for image in item)
+    if image_bytes > limits.max_bytes_per_call:
+        raise Rejection(
+            "INVALID_ARGUMENT",
+            "TOO_MANY_BYTES",
+            f"the images have {image_bytes} bytes; {info.name} takes at most {limits.max_bytes_per_call} a call",
+            {"bytes": str(image_bytes), "limit": str(limits.max_bytes_per_call)},
+        )
+    return image_bytes
+
+
+def _sample(item: pb.ScoreItem, arrays: tuple[RgbArray, ...] | Failed, info: ScorerInfo) -> Sample | Failed:
+    if isinstance(arrays, Failed):
+        return arrays
+    task = get_task(item)
+    if info.tasks and type(task).__name__ not in info.tasks:
+        given = "has no task" if task is None else f"has a {type(task).__name__}"
+        reason = "TASK_MISSING" if task is None else "TASK_UNSUPPORTED"
+        return Failed("INVALID_ARGUMENT", reason, f"the item {given}; {info.name} judges {', '.join(info.tasks)}")
+    return Sample(item.id, arrays, item.prompt, task)
+
+
+def _timing(results: Sequence[BatchResult], decode_ns: int, started_ns: int) -> pb.Timing:
+    return pb.Timing(
+        queue_ns=max((result.queue_ns for result in results), default=0),
+        decode_ns=decode_ns,
+        infer_ns=max((result.infer_ns for result in results), default=0),
+        total_ns=time.perf_counter_ns() - started_ns,
+        batch_items=max((result.batch_items for result in results), default=0),
+    )
+
+
+def _refuse_not_ready() -> NoReturn:
+    raise Rejection("UNAVAILABLE", "NOT_READY", "the service is still warming up", retry_after_s=0.5)
