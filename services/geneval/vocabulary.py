@@ -7,11 +7,19 @@ TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 RELATIONS = ("left of", "right of", "above", "below")
 
-# GenEval uses COCO's class names but for these three, which would be ambiguous in a prompt.
-RENAMED_COCO_CLASSES = {
+# GenEval uses COCO's class names but for the first three, which would be ambiguous in a prompt. The others are Pascal
+# VOC's spellings, which published COCO detectors in transformers have in place of COCO's (RT-DETR's documentation shows
+# a `sofa`): without them such a detector could never find a couch.
+RENAMED_CLASSES = {
     "mouse": "computer mouse",
     "remote": "tv remote",
     "keyboard": "computer keyboard",
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
 }
 
 _IRREGULAR_PLURALS = {
@@ -26,7 +34,7 @@ _IRREGULAR_PLURALS = {
 
 def geneval_class_name(detector_label: str) -> str:
     """GenEval's name of a class that a COCO detector calls `detector_label`."""
-    return RENAMED_COCO_CLASSES.get(detector_label, detector_label)
+    return RENAMED_CLASSES.get(detector_label, detector_label)
 
 
 def quantity(count: int, class_name: str, adjective: str | None = None) -> str:

@@ -18,6 +18,7 @@ from transformers import (
 from services.geneval.detectors.detector import DetectedObject
 from services.geneval.detectors.transformers_detector import TransformersDetector
 from services.geneval.model_files import ModelLoadError, digest_model, locate_model, resolve_device
+from services.geneval.vocabulary import geneval_class_name
 
 
 def _images(*sizes: tuple[int, int]) -> list[NDArray[np.uint8]]:
@@ -47,6 +48,13 @@ def detector(request: pytest.FixtureRequest) -> TransformersDetector:
 
 def test_vocabulary_is_genevals(detector: TransformersDetector) -> None:
     assert detector.vocabulary == ("apple", "computer mouse", "kite")
+
+
+@pytest.mark.parametrize(
+    ("detector_label", "name"), [("sofa", "couch"), ("tvmonitor", "tv"), ("remote", "tv remote"), ("apple", "apple")]
+)
+def test_class_names_of_published_detectors_become_genevals(detector_label: str, name: str) -> None:
+    assert geneval_class_name(detector_label) == name
 
 
 def test_boxes_and_masks_are_in_pixels_of_each_image_surest_first(detector: TransformersDetector) -> None:
