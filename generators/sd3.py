@@ -1,6 +1,7 @@
 """Stable Diffusion 3 and 3.5 (and the miniature of that class) as something one can sample and train.
 
-Wraps a diffusers `StableDiffusion3Pipeline`; holds no copy of its code. Rewards, prompts' meaning and losses are not known here.
+Wraps a diffusers `StableDiffusion3Pipeline`; holds no copy of its code. Rewards, the meaning of prompts, and losses are
+not known here.
 """
 
 import json
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,7 +93,8 @@ class SD3Generator:
         return cls(pipeline.to(device), height=height, width=width, max_sequence_length=max_sequence_length)
 
     @property
-    def transformer(self) -> torch.nn.Module:
+    def transformer(self) -> Any:
+        """The `SD3Transformer2DModel`."""
         return self.pipeline.transformer
 
     def fuse_lora(self, path: str) -> None:

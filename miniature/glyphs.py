@@ -121,4 +121,4 @@ _DRAWINGS = {"apple": _apple, "donut": _donut, "kite": _kite, "cup": _cup, "umbr
 
 
 def _average_down(layer: Image.Image, side: int) -> NDArray[np.float32]:
-    return np.asarray(layer.resize((side, side), Image.Resampling.BOX), dtype=np.float32) / 255
+    return np.asarray(layer.resize((side, side), Image.Resampling.BOX), dtype=np.float32) / np.float32(255)

@@ -1,4 +1,4 @@
-"""The miniature's tokenizer: a real `CLIPTokenizer` whose byte-pair merges turn every word of the world into one token."""
+"""The miniature's tokenizer: a real `CLIPTokenizer` whose merges turn every word of the world into one token."""
 
 import json
 

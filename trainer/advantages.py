@@ -1,7 +1,7 @@
 """From rewards to advantages, within groups of samples that share a prompt.
 
-Formula of Flow-GRPO's tracker: A_i = (r_i - mean of its group) / (S + 1e-4), with S the population standard deviation of
-all rewards of the epoch, or of the group. Computed in float64.
+Formula of Flow-GRPO's tracker: A_i = (r_i - mean of its group) / (S + 1e-4), with S the population standard deviation
+of all rewards of the epoch, or of the group. Computed in float64.
 """
 
 from collections.abc import Sequence

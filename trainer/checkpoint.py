@@ -1,8 +1,9 @@
 """Checkpoints from which a killed run goes on to the same numbers.
 
-A checkpoint is a folder `checkpoints/epoch-000012` with safetensors of the adapter, its average and the optimizer's moments, and
-a `state.json` with the counters. All randomness of training is derived from the run's seed and these counters, so there is no
-generator state to keep. A folder is written under a temporary name and renamed when complete: one that has its final name is whole.
+A checkpoint is a folder `checkpoints/epoch-000012` with safetensors of the adapter, its average and the optimizer's
+moments, and a `state.json` with the counters. All randomness of training is derived from the run's seed and these
+counters, so there is no generator state to keep. A folder is written under a temporary name and renamed when complete:
+one that has its final name is whole.
 """
 
 import json

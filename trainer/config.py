@@ -80,7 +80,7 @@ class RunConfig(ConfigModel):
     seed: int = 42
     save_every_epochs: int = Field(10, ge=1)
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = ["tensorboard"]
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     threads: int | None = Field(None, ge=1, description="torch CPU threads per process; None leaves torch's choice")
     reward_deadline_s: float = Field(600, gt=0, description="total time for the rewards of one micro-batch")
     service_wait_s: float = Field(120, gt=0, description="how long to wait for the services at the start")

@@ -18,7 +18,7 @@ from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from assay.errors import ConfigError
+from assay.errors import ConfigError, FingerprintMismatchError
 from assay.rewards import RewardSet
 from generators.sd3 import SD3Generator
 from trainer import report
@@ -182,14 +182,14 @@ class Trainer:
         for name in vars(metrics):
             combine = max if name == "ratio_deviation" else float.__add__
             setattr(metrics, name, combine(getattr(metrics, name), getattr(first, name)))
-        number = max(metrics.number, 1.0)
+        terms = max(metrics.number, 1.0)
         return {
-            "loss": metrics.loss / number,
-            "policy_loss": metrics.policy_loss / number,
-            "kl": metrics.kl / number,
-            "approx_kl": metrics.approx_kl / number,
-            "clip_fraction": metrics.clip_fraction / number,
-            "ratio_mean": metrics.ratio / number,
+            "loss": metrics.loss / terms,
+            "policy_loss": metrics.policy_loss / terms,
+            "kl": metrics.kl / terms,
+            "approx_kl": metrics.approx_kl / terms,
+            "clip_fraction": metrics.clip_fraction / terms,
+            "ratio_mean": metrics.ratio / terms,
             "first_ratio_deviation": first.ratio_deviation,
             "grad_norm": float(np.mean(grad_norms)) if grad_norms else 0.0,
             "global_step": self._global_step,
@@ -292,7 +292,11 @@ class Trainer:
             return
         state = load_checkpoint(folder, parameters=self._parameters, optimizer=self._optimizer.optimizer, ema=self._ema)
         self._epoch, self._global_step, self._minutes = state["epoch"], state["global_step"], state["minutes"]
-        self._rewards.pin(state["fingerprints"])
+        if state["fingerprints"] != self._rewards.fingerprints:
+            raise FingerprintMismatchError(
+                f"the rewards have changed since {folder} was written: its fingerprints are {state['fingerprints']}, "
+                f"the services' are {self._rewards.fingerprints}; start with another run.output"
+            )
         if self._accelerator.is_main_process:
             _truncate(self._output / "metrics.jsonl", self._epoch)
             tqdm.write(f"resuming after {self._epoch} epochs from {folder}")

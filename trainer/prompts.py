@@ -1,7 +1,7 @@
 """Prompts to train on, and how an epoch draws groups from them.
 
-A prompt file is JSONL in GenEval's form, one task a line. A group is `group_size` samples of one prompt; every group has
-an explicit id, so that two groups of equal prompts never merge, and its samples lie together on one process.
+A prompt file is JSONL in GenEval's form, one task a line. A group is `group_size` samples of one prompt; every group
+has an explicit id, so that two groups of equal prompts never merge, and its samples lie together on one process.
 """
 
 import hashlib

@@ -1,6 +1,7 @@
 """Collecting rollouts: sample a micro-batch, hand its images to the reward services at once, sample the next.
 
-Scoring runs in the services while this process goes on sampling; rewards are waited for only when all of an epoch is sampled.
+Scoring runs in the services while this process goes on sampling; rewards are waited for only when all of an epoch is
+sampled.
 """
 
 from collections.abc import Iterator, Sequence

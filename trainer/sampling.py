@@ -1,7 +1,7 @@
 """Drawing images as a stochastic policy: the Flow-GRPO step, its log-probability, guidance, and whole trajectories.
 
-Rectified flow: x_sigma = (1 - sigma) x_0 + sigma noise; the network predicts the velocity noise - x_0. Formulas are those
-of Flow-GRPO (arXiv 2505.05470, section 4 and its released code of July 2025), computed in float32.
+Rectified flow: x_sigma = (1 - sigma) x_0 + sigma noise; the network predicts the velocity noise - x_0. Formulas are
+those of Flow-GRPO (arXiv 2505.05470, section 4 and its released code of July 2025), computed in float32.
 """
 
 import math
@@ -32,7 +32,7 @@ class SdeStep:
         next_sample: (batch, ...) the state after the step.
         log_prob: (batch,) log-density of `next_sample`, averaged (not summed) over all but the batch dimension.
         mean: (batch, ...) mean of the step's Gaussian.
-        std_dev: (batch,) the diffusion coefficient s; the Gaussian's standard deviation is s * sqrt(sigma - sigma_next).
+        std_dev: (batch,) the diffusion coefficient s; the Gaussian's deviation is s * sqrt(sigma - sigma_next).
     """
 
     next_sample: Tensor

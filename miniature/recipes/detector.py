@@ -2,10 +2,10 @@
 
     python -m miniature.recipes.detector --output miniature/weights/detector --minutes 60
 
-Queries start as anchors: query i is placed on cell i of a 6 x 6 grid and, while `--anchored-share` of the time lasts, is
-matched to the object whose centre lies in its cell. (Objects of the world never share a cell: they stand at least 12
-pixels apart along one axis, and a cell is 64/6 wide.) This gives dense, unambiguous supervision where Hungarian matching
-from scratch finds nothing for thousands of steps. Hungarian matching then takes over, and teaches the queries
+Queries start as anchors: query i is placed on cell i of a 6 x 6 grid and, while `--anchored-share` of the time lasts,
+is matched to the object whose centre lies in its cell. (Objects of the world never share a cell: they stand at least
+12 pixels apart along one axis, and a cell is 64/6 wide.) This gives dense, unambiguous supervision where Hungarian
+matching from scratch finds nothing for thousands of steps. Hungarian matching then takes over, and teaches the queries
 to agree on who takes an object that lies between two cells.
 """
 
@@ -176,7 +176,7 @@ def total_loss(model: Mask2FormerForUniversalSegmentation, pixels: Tensor, batch
     layers += [(aux["class_queries_logits"], aux["masks_queries_logits"]) for aux in outputs.auxiliary_logits]
     with torch.no_grad():
         queries = batch.cells if anchored else hungarian(*layers[0], batch)
-    return sum(layer_loss(classes, masks, batch, queries) for classes, masks in layers) / len(layers)
+    return torch.stack([layer_loss(classes, masks, batch, queries) for classes, masks in layers]).mean()
 
 
 @torch.no_grad()
@@ -194,25 +194,22 @@ def found_counts(
     return {t: (one_hot * (scores > t)[..., None]).sum(1).numpy() for t in thresholds}
 
 
-def exact_count_rate(model: Mask2FormerForUniversalSegmentation, processor, num_scenes: int, seed: int) -> dict:
+def exact_count_rate(
+    model: Mask2FormerForUniversalSegmentation, processor: Mask2FormerImageProcessorPil, num_scenes: int, seed: int
+) -> dict[float, float]:
     """Share of held-out scenes in which every class is counted exactly, per threshold."""
     model.eval()
     rng = np.random.default_rng(seed)
     thresholds = [round(0.3 + 0.05 * step, 2) for step in range(14)]
     hits = dict.fromkeys(thresholds, 0)
     for start in range(0, num_scenes, 32):
-        batch = sample_clean(min(32, num_scenes - start), rng)
+        batch = sample_batch(min(32, num_scenes - start), rng)
         truth = np.zeros((len(batch.images), len(CLASSES)), dtype=int)
         np.add.at(truth, (batch.owners.numpy(), batch.labels.numpy()), 1)
         for threshold, found in found_counts(model, preprocess(batch.images, processor), thresholds).items():
             hits[threshold] += int((found == truth).all(1).sum())
     model.train()
     return {threshold: hit / num_scenes for threshold, hit in hits.items()}
-
-
-def sample_clean(size: int, rng: np.random.Generator) -> Batch:
-    batch = sample_batch(size, rng)
-    return batch
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
-"""Train the miniature's SD3-class generator on the world by flow matching: the cold start that reinforcement learns from.
+"""Train the miniature's SD3-class generator on the world by flow matching: the cold start for reinforcement.
 
     python -m miniature.recipes.generator --vae miniature/weights/sd3/vae --output miniature/weights/sd3 --minutes 45
 
 A whole `StableDiffusion3Pipeline` comes out: the given VAE, two small CLIP text encoders with their tokenizer (trained
-together with the transformer), no T5, and a flow-matching scheduler. Prompts are encoded by the pipeline's own `encode_prompt`.
+together with the transformer), no T5, and a flow-matching scheduler. Prompts are encoded by the pipeline's own
+`encode_prompt`.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from miniature.tokenizer import MAX_LENGTH, build_tokenizer
 TEXT_WIDTH = 64
 CAPTION_DROP = 0.1  # share of captions replaced by "", so that classifier-free guidance works
 # The pipeline fills the place of the missing T5 with `max_sequence_length` zero tokens (256 unless told otherwise).
-# Most steps train without any; every eighth trains a small batch with all 256, so that a plain `pipe(prompt)` works too.
+# Most steps train without any; every eighth trains a small batch with all 256, for a plain `pipe(prompt)` to work too.
 T5_TOKENS, T5_EVERY = 256, 8
 EMA_DECAY = 0.999
 
@@ -123,7 +124,7 @@ class Averaged:
     """Exponential moving average of modules' parameters; `copy_to_modules` puts the averages in place."""
 
     def __init__(self, modules: list[torch.nn.Module]) -> None:
-        self._live = [p for module in modules for p in module.parameters()]
+        self._live: list[Tensor] = [p for module in modules for p in module.parameters()]
         self._mean = [copy.deepcopy(p.detach()) for p in self._live]
 
     @torch.no_grad()

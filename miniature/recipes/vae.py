@@ -42,11 +42,13 @@ def sample_pictures(size: int, rng: np.random.Generator) -> Tensor:
 
 
 def loss_of(model: AutoencoderKL, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Reconstruction (L1 + L2) plus weighted KL, and the reconstruction's mean squared error."""
-    posterior = model.encode(pictures).latent_dist
-    decoded = model.decode(posterior.sample()).sample
+    """Reconstruction (L1 + L2, and L1 of the edges) plus weighted KL, and the reconstruction's mean squared error."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=model.training):
+        posterior = model.encode(pictures).latent_dist
+        decoded = model.decode(posterior.sample()).sample.float()
     error = F.mse_loss(decoded, pictures)
-    return F.l1_loss(decoded, pictures) + error + KL_WEIGHT * posterior.kl().mean() / 1024, error
+    edges = sum(F.l1_loss(decoded.diff(dim=axis), pictures.diff(dim=axis)) for axis in (2, 3))
+    return F.l1_loss(decoded, pictures) + error + edges + KL_WEIGHT * posterior.kl().mean() / 1024, error
 
 
 def set_latent_statistics(model: AutoencoderKL, pictures: Tensor) -> None:
@@ -62,12 +64,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--start", type=Path, help="go on from these weights instead of from scratch")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)
-    model = build_model().to(memory_format=torch.channels_last)
+    model = AutoencoderKL.from_pretrained(args.start) if args.start else build_model()
+    model.train()
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=1e-4)
     rng = np.random.default_rng(args.seed)
@@ -75,7 +79,7 @@ def main() -> None:
     while (share := (time.monotonic() - began) / (60 * args.minutes)) < 1:
         rate = min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * share))
         optimizer.param_groups[0]["lr"] = args.learning_rate * rate
-        loss, error = loss_of(model, sample_pictures(args.batch, rng).to(memory_format=torch.channels_last))
+        loss, error = loss_of(model, sample_pictures(args.batch, rng))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -83,6 +87,7 @@ def main() -> None:
         step += 1
         if step % 100 == 0:
             print(f"step {step} share {share:.3f} PSNR {-10 * np.log10(error.item() / 4):.2f} dB", flush=True)
+    model.eval()
     set_latent_statistics(model, sample_pictures(512, rng))
     model.save_pretrained(args.output)
     with torch.no_grad():

@@ -44,7 +44,7 @@ def test_sde_step_equals_the_reference(case: dict) -> None:
         assert error <= 1e-5, f"{name} is off by {error}"
 
 
-# (step, mean, next state, log-probability) of x = 1, v = -0.5, z = 0.25 on ten steps of SD3.5's schedule (shift 3, eta 0.7)
+# (step, mean, next state, log-probability) of x = 1, v = -0.5, z = 0.25, ten steps of SD3.5's schedule, eta 0.7
 @pytest.mark.parametrize(
     ("index", "mean", "next_value", "log_prob"),
     [(0, 0.774935, 0.949935, -0.593514), (4, 0.954615, 1.052564, -0.013170), (8, 1.076199, 1.132539, 0.539865)],

@@ -5,8 +5,8 @@ For sample i and step j (arXiv 2505.05470; released code of July 2025):
     ratio = exp(log_prob - log_prob when sampled)
     L     = max(-A ratio, -A clamp(ratio, 1 - c, 1 + c)) + beta * mean((mean - mean_ref)^2) / (2 d^2)
 
-with A clamped to +-`advantage_clip` and d the step's s (today's code), or its standard deviation s sqrt(-dt) (the code of May 2025).
-Log-probabilities are means over the latent's dimensions, which is why the clip range c is so small.
+with A clamped to +-`advantage_clip` and d the step's s (today's code), or its standard deviation s sqrt(-dt) (the code
+of May 2025). Log-probabilities are means over the latent's dimensions, which is why the clip range c is so small.
 """
 
 from collections.abc import Iterator
