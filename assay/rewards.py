@@ -50,11 +50,11 @@ class RewardConfig(ConfigModel):
     name: str = Field(min_length=1)
     scorer: str = Field(min_length=1)
     targets: tuple[str, ...] = Field(min_length=1)
-    weight: float = Field(1.0, allow_inf_nan=False)
+    weight: float = Field(default=1.0, allow_inf_nan=False)
     component: str | None = None
     fingerprint: str | None = None
     on_failure: Literal["raise", "drop_group", "fill"] = "raise"
-    fill_value: float | None = Field(None, allow_inf_nan=False)
+    fill_value: float | None = Field(default=None, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _fill_has_a_value(self) -> Self:

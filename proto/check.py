@@ -19,10 +19,9 @@ REPOSITORY = PROTO_ROOT.parent
 
 def build_image(root: Path, out: Path) -> Path:
     """Compile the contract under `root`, imports included, to a descriptor set that buf reads."""
-    run_protoc(
-        [f"-I{root}", *include_arguments()[1:], "--include_imports", "--include_source_info"]
-        + [f"--descriptor_set_out={out}", str(root / CONTRACT)]
-    )
+    includes = [f"-I{root}", *include_arguments()[1:]]
+    output = ["--include_imports", "--include_source_info", f"--descriptor_set_out={out}"]
+    run_protoc([*includes, *output, str(root / CONTRACT)])
     return out
 
 
@@ -30,7 +29,9 @@ def checkout_contract(revision: str, root: Path) -> bool:
     """Write the contract at a git revision to `root`; False if that revision has none."""
     shown = subprocess.run(["git", "show", f"{revision}:proto/{CONTRACT}"], cwd=REPOSITORY, capture_output=True)
     if shown.returncode != 0:
-        known = subprocess.run(["git", "rev-parse", "--verify", "--quiet", revision], cwd=REPOSITORY, capture_output=True)
+        known = subprocess.run(
+            ["git", "rev-parse", "--verify", "--quiet", revision], cwd=REPOSITORY, capture_output=True
+        )
         if known.returncode != 0:
             raise SystemExit(f"no such git revision: {revision}")
         return False

@@ -26,14 +26,14 @@ class JsonImage(_Strict):
 
     format: Literal["png", "webp", "jpeg"] | None = None
     data: str | None = None
-    width: int | None = Field(None, ge=1, le=2**31)
-    height: int | None = Field(None, ge=1, le=2**31)
+    width: int | None = Field(default=None, ge=1, le=2**31)
+    height: int | None = Field(default=None, ge=1, le=2**31)
     rgb8: str | None = None
 
 
 class JsonClause(_Strict):
     class_name: str = Field(alias="class")
-    count: int = Field(1, ge=-(2**31), lt=2**31)
+    count: int = Field(default=1, ge=-(2**31), lt=2**31)
     color: str | None = None
     position: tuple[str, int] | None = None
 
@@ -95,7 +95,7 @@ class JsonScoreRequest(_Strict):
     expected_fingerprint: str | None = None
     priority: Literal["training", "evaluation", "batch"] = "training"
     evidence: bool = False
-    deadline_s: float = Field(600.0, gt=0, le=86400)
+    deadline_s: float = Field(default=600.0, gt=0, le=86400)
 
     def to_proto(self) -> pb.ScoreRequest:
         """Raises: Rejection: an image is not base64."""

@@ -21,25 +21,35 @@ class ServeConfig(ConfigModel):
     """How scorers are served. The defaults are for one machine: loopback only, no token."""
 
     host: str = "127.0.0.1"
-    grpc_port: int = Field(50051, ge=0, le=65535, description="0 takes any free port")
-    http_port: int | None = Field(8080, ge=0, le=65535, description="0 takes any free port; null serves no HTTP")
-    ready_file: Path | None = Field(None, description="JSON with the bound ports, written when ready")
+    grpc_port: int = Field(default=50051, ge=0, le=65535, description="0 takes any free port")
+    http_port: int | None = Field(
+        default=8080, ge=0, le=65535, description="0 takes any free port; null serves no HTTP"
+    )
+    ready_file: Path | None = Field(default=None, description="JSON with the bound ports, written when ready")
 
-    token: SecretStr | None = Field(None, description="bearer token that every call but health checks must carry")
-    token_file: Path | None = Field(None, description="file with the token, instead of `token`")
+    token: SecretStr | None = Field(
+        default=None, description="bearer token that every call but health checks must carry"
+    )
+    token_file: Path | None = Field(default=None, description="file with the token, instead of `token`")
     tls: TlsConfig | None = None
-    insecure: bool = Field(False, description="allow a non-loopback host with neither token nor TLS")
+    insecure: bool = Field(default=False, description="allow a non-loopback host with neither token nor TLS")
 
-    max_queued_items: int = Field(4096, ge=1, description="items admitted and not yet answered; more is refused")
-    max_queued_pixels: int = Field(2**30, ge=1, description="their pixels: 2^30 are 3 GiB of memory")
-    max_bytes_in_flight: int = Field(2**30, ge=1, description="image bytes of calls that are being answered")
-    max_batch_items: int = Field(64, ge=1, description="items the model gets at once")
-    max_batch_pixels: int = Field(2**24, ge=1, description="pixels the model gets at once: 64 images of 512 x 512")
-    max_message_bytes: int | None = Field(None, ge=1, description="per call; null takes the largest scorer limit")
-    decode_threads: int = Field(4, ge=1, le=64)
+    max_queued_items: int = Field(
+        default=4096, ge=1, description="items admitted and not yet answered; more is refused"
+    )
+    max_queued_pixels: int = Field(default=2**30, ge=1, description="their pixels: 2^30 are 3 GiB of memory")
+    max_bytes_in_flight: int = Field(default=2**30, ge=1, description="image bytes of calls that are being answered")
+    max_batch_items: int = Field(default=64, ge=1, description="items the model gets at once")
+    max_batch_pixels: int = Field(
+        default=2**24, ge=1, description="pixels the model gets at once: 64 images of 512 x 512"
+    )
+    max_message_bytes: int | None = Field(
+        default=None, ge=1, description="per call; null takes the largest scorer limit"
+    )
+    decode_threads: int = Field(default=4, ge=1, le=64)
 
-    drain_notice_s: float = Field(0.5, ge=0, description="between NOT_SERVING and refusing new calls")
-    drain_grace_s: float = Field(30.0, ge=0, description="for calls under way to end after SIGTERM")
+    drain_notice_s: float = Field(default=0.5, ge=0, description="between NOT_SERVING and refusing new calls")
+    drain_grace_s: float = Field(default=30.0, ge=0, description="for calls under way to end after SIGTERM")
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
