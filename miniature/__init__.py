@@ -1,1 +1,1 @@
-"""The small world: a renderer with exact ground truth, its prompts, and recipes that train tiny weights of real classes."""
+"""The small world: a renderer with exact ground truth, its prompts, and recipes that train tiny weights."""
