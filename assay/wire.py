@@ -80,7 +80,8 @@ def result_from_proto(result: pb.ScoreResult) -> Outcome:
     match result.WhichOneof("outcome"):
         case "score":
             evidence = _evidence_from_proto(result.score.evidence) if result.score.HasField("evidence") else None
-            return Scored(result.score.value, dict(result.score.components), evidence)
+            # Sorted, for a map on the wire has no order, and logs and tables should have one.
+            return Scored(result.score.value, dict(sorted(result.score.components.items())), evidence)
         case "error":
             return _failed_from_status(result.error)
         case _:

@@ -1,0 +1,1 @@
+"""Host any scorer: implement `scorer.Scorer`, and give it to `lifecycle.serve`."""

@@ -20,8 +20,6 @@ from assay.serving.rejection import Rejection
 from assay.serving.scorer import Sample, Scorer, ScorerInfo
 from assay.serving.service_time import ServiceTime
 
-MIN_PIXEL_BUDGET = 64 * 64
-
 
 @dataclass(frozen=True)
 class BatchResult:
@@ -57,9 +55,9 @@ class ScorerHost:
     queue: list[tuple[int, int, Entry]] = field(default_factory=list)
     queued_pixels: int = 0
 
-    def halve_budget(self, failed_pixels: int) -> None:
-        """After a batch of `failed_pixels` did not fit in memory."""
-        self.pixel_budget = max(MIN_PIXEL_BUDGET, min(self.pixel_budget, failed_pixels) // 2)
+    def lower_budget(self, failed_pixels: int) -> None:
+        """To half of a batch that did not fit in memory."""
+        self.pixel_budget = max(1, min(self.pixel_budget, failed_pixels // 2))
 
     def estimate_s(self, extra_items: int = 0, extra_pixels: int = 0) -> float:
         """Seconds that the queue, and what is to join it, will take."""
@@ -174,7 +172,7 @@ class Batcher:
         self._busy_until_s = 0.0
         metrics, name = self._metrics, host.info.name
         for failed_pixels in out_of_memory:
-            host.halve_budget(failed_pixels)
+            host.lower_budget(failed_pixels)
             metrics.out_of_memory.labels(name).inc()
         metrics.pixel_budget.labels(name).set(host.pixel_budget)
         host.service_time.observe(len(batch), infer_ns / 1e9)

@@ -3,6 +3,7 @@
 What a scorer or our own code raises never reaches a caller: they get INTERNAL and an id, the log keeps the rest.
 """
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -112,6 +113,23 @@ def _refusing_handler(rejection: Rejection, handler: Any) -> Any:
     return grpc.unary_unary_rpc_method_handler(refuse)
 
 
+class _Health(health.aio.HealthServicer):  # type: ignore[misc, name-defined]
+    """Ends the streams of those who watch when the server stops; a drain would wait for them in vain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopping = asyncio.Event()
+
+    async def Watch(self, request: Any, context: Any) -> None:
+        watching = asyncio.create_task(super().Watch(request, context))
+        stopping = asyncio.create_task(self.stopping.wait())
+        try:
+            await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watching.cancel()
+            stopping.cancel()
+
+
 class GrpcServer:
     """Listens on one port.
 
@@ -130,7 +148,7 @@ class GrpcServer:
             interceptors=[TokenInterceptor(authenticator), *interceptors],
             options=server_options(config.max_message_bytes or largest),
         )
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._health = _Health()
         self._health_names = ["", SERVICE_NAME, *(info.name for info in service.infos)]
         pb_grpc.add_RewardServiceServicer_to_server(RewardServicer(service), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -151,6 +169,7 @@ class GrpcServer:
 
     async def stop(self, grace_s: float | None) -> None:
         """Refuse new calls (UNAVAILABLE), let those under way end for `grace_s`, then cancel them."""
+        self._health.stopping.set()
         await self._server.stop(grace_s)
 
 

