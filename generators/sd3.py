@@ -169,10 +169,10 @@ class SD3Generator:
 
 
 def load_pipeline(model: str) -> StableDiffusion3Pipeline:
-    """Load a pipeline; components that its `model_index.json` leaves out (a T5, say) stay None."""
+    """Load a pipeline in float32; components that its `model_index.json` leaves out (a T5, say) stay None."""
     index = Path(model) / "model_index.json"
     absent = {}
     if index.is_file():
         named = json.loads(index.read_text())
         absent = {name: None for name in OPTIONAL_COMPONENTS if not any(named.get(name) or [])}
-    return StableDiffusion3Pipeline.from_pretrained(model, **absent)
+    return StableDiffusion3Pipeline.from_pretrained(model, torch_dtype=torch.float32, **absent)

@@ -119,9 +119,9 @@ def main() -> None:
         step += 1
         if step % 100 == 0:
             print(f"step {step} share {share:.3f} loss {loss.item():.4f}", flush=True)
-    model.save_pretrained(args.output)
-    processor.save_pretrained(args.output)
     print(f"held-out colour accuracy: {color_accuracy(model, processor, 2000, seed=10**9):.4f} over 2000 crops")
+    model.half().save_pretrained(args.output)
+    processor.save_pretrained(args.output)
 
 
 if __name__ == "__main__":

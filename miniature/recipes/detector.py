@@ -246,9 +246,9 @@ def main() -> None:
             model.save_pretrained(args.output)
             processor.save_pretrained(args.output)
             last_report = time.monotonic()
-    model.save_pretrained(args.output)
-    processor.save_pretrained(args.output)
     print("held-out exact counts:", exact_count_rate(model, processor, 1024, seed=10**9))
+    model.half().save_pretrained(args.output)
+    processor.save_pretrained(args.output)
 
 
 if __name__ == "__main__":

@@ -89,10 +89,10 @@ def main() -> None:
             print(f"step {step} share {share:.3f} PSNR {-10 * np.log10(error.item() / 4):.2f} dB", flush=True)
     model.eval()
     set_latent_statistics(model, sample_pictures(512, rng))
-    model.save_pretrained(args.output)
     with torch.no_grad():
         _, error = loss_of(model, sample_pictures(256, np.random.default_rng(10**9)))
     print(f"held-out PSNR: {-10 * np.log10(error.item() / 4):.2f} dB over 256 scenes, {step} steps")
+    model.half().save_pretrained(args.output)
 
 
 if __name__ == "__main__":
