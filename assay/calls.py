@@ -6,7 +6,7 @@ Only UNAVAILABLE is retried, on the replica that is then the least busy, until t
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self
 
@@ -17,8 +17,9 @@ from grpc import aio
 from assay import errors
 from assay.byte_budget import ByteBudget
 from assay.outcomes import Failed, Outcome
-from assay.prepared import PreparedItem, add_item, divide
+from assay.prepared import PreparedItem, divide
 from assay.replicas import ChannelSecurity, Replica, choose
+from assay.request_bytes import request_bytes
 from assay.serving.scorer import ScorerInfo
 from assay.v1 import reward_service_pb2 as pb
 from assay.wire import PRIORITIES, error_info, info_from_proto, result_from_proto, retry_after_s
@@ -76,7 +77,7 @@ class ServiceConnection:
 
     async def list_scorers(self, deadline_s: float) -> list[ScorerInfo]:
         """Ask any replica; remembers the answer."""
-        response = await self._call("ListScorers", pb.ListScorersRequest(), deadline_s, pixels=0)
+        response = await self._call("ListScorers", pb.ListScorersRequest().SerializeToString(), deadline_s, pixels=0)
         infos = [info_from_proto(info) for info in response.scorers]
         self._infos = {info.name: info for info in infos}
         return infos
@@ -102,13 +103,11 @@ class ServiceConnection:
             else:
                 keep(item.index, _too_large(item, limits.max_bytes_per_call))
         fingerprints: set[str] = set()
-        # A group cancels the other calls when one fails, and waits until they are gone.
-        try:
-            async with asyncio.TaskGroup() as group:
-                for part in divide(sendable, self._batch_items, limits):
-                    group.create_task(self._score_part(part, call, fingerprints, keep))
-        except* errors.AssayError as failures:
-            raise failures.exceptions[0] from None
+        parts = list(divide(sendable, self._batch_items, limits))
+        if len(parts) == 1:
+            await self._score_part(parts[0], call, fingerprints, keep)
+        else:
+            await _all_or_none(self._score_part(part, call, fingerprints, keep) for part in parts)
         return [outcomes[index] for index in range(len(items))]
 
     async def _info(self, call: Call) -> ScorerInfo:
@@ -139,23 +138,17 @@ class ServiceConnection:
         for item, result in zip(part, response.results, strict=True):
             keep(item.index, result_from_proto(result))
 
-    async def _request(self, part: list[PreparedItem], call: Call) -> pb.ScoreRequest:
-        request = pb.ScoreRequest(
+    async def _request(self, part: list[PreparedItem], call: Call) -> bytes:
+        header = pb.ScoreRequest(
             scorer=call.scorer,
             expected_fingerprint=call.expected_fingerprint,
             priority=PRIORITIES[call.priority],
             evidence_level=pb.EVIDENCE_LEVEL_FULL if call.evidence else pb.EVIDENCE_LEVEL_NONE,
         )
-
-        def fill() -> None:
-            for item in part:
-                add_item(request, item, self._encoding)
-
         if self._encoding == "rgb":
-            fill()
-        else:
-            await asyncio.to_thread(fill)  # codecs take tens of milliseconds an image
-        return request
+            return request_bytes(header, part, self._encoding)
+        # Codecs take tens of milliseconds an image.
+        return await asyncio.to_thread(request_bytes, header, part, self._encoding)
 
     def _check_response(
         self, response: pb.ScoreResponse, part: list[PreparedItem], call: Call, fingerprints: set[str]
@@ -177,7 +170,7 @@ class ServiceConnection:
             )
 
     async def _call(
-        self, method: str, request: Any, deadline_s: float, pixels: int, limit_s: float | None = None
+        self, method: str, request: bytes, deadline_s: float, pixels: int, limit_s: float | None = None
     ) -> Any:
         """Call the least busy replica; on UNAVAILABLE the next, until the deadline."""
         last: aio.AioRpcError | None = None
@@ -220,6 +213,16 @@ class ServiceConnection:
 
     def _where(self) -> str:
         return ", ".join(self._targets())
+
+
+async def _all_or_none(parts: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all at once. When one fails, cancel the others, wait until they are gone, and raise its error."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                group.create_task(part)
+    except* errors.AssayError as failures:
+        raise failures.exceptions[0] from None
 
 
 def _status(error: aio.AioRpcError) -> status_pb2.Status:

@@ -77,7 +77,8 @@ class RewardClient:
 
     def score(self, images: Sequence[Any], **arguments: Any) -> list[Outcome]:
         """Score images and wait. Arguments as for `submit`."""
-        return self._wait(self.submit(images, **arguments))
+        # While this thread waits, the pixels stay as they are: no need to copy them.
+        return self._wait(self._submit(images, copies=False, **arguments))
 
     async def score_async(self, images: Sequence[Any], **arguments: Any) -> list[Outcome]:
         """Score images from a coroutine on any loop. Arguments as for `submit`."""
@@ -116,9 +117,17 @@ class RewardClient:
         Raises:
             InvalidRequestError: the arguments make no sense. Errors of the service are raised by the future.
         """
-        items = prepare(images, prompts, tasks, ids)
-        call = self._call(scorer, deadline_s, expected_fingerprint, priority, evidence)
-        return self._start(self._connection.score(items, call))
+        return self._submit(
+            images,
+            scorer=scorer,
+            prompts=prompts,
+            tasks=tasks,
+            ids=ids,
+            deadline_s=deadline_s,
+            expected_fingerprint=expected_fingerprint,
+            priority=priority,
+            evidence=evidence,
+        )
 
     def as_completed(
         self,
@@ -186,6 +195,24 @@ class RewardClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _submit(
+        self,
+        images: Sequence[Any],
+        *,
+        scorer: str,
+        prompts: Sequence[str],
+        tasks: Tasks,
+        ids: Sequence[str] | None = None,
+        deadline_s: float | None = None,
+        expected_fingerprint: str | None = None,
+        priority: Priority = "training",
+        evidence: bool = False,
+        copies: bool = True,
+    ) -> "concurrent.futures.Future[list[Outcome]]":
+        items = prepare(images, prompts, tasks, ids, copies=copies)
+        call = self._call(scorer, deadline_s, expected_fingerprint, priority, evidence)
+        return self._start(self._connection.score(items, call))
 
     def _call(
         self, scorer: str, deadline_s: float | None, fingerprint: str | None, priority: str, evidence: bool

@@ -1,19 +1,19 @@
 """What a client sends: items taken from the user's images, prompts and tasks, and their division into calls.
 
-Pixels are copied at once, so that the user may overwrite a buffer after `submit`; messages are built only when they
-are about to be sent.
+Pixels are copied at once, so that the user may overwrite a buffer after `submit`; requests are built only when they
+are about to be sent (`assay.request_bytes`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from assay.errors import InvalidRequestError
-from assay.images import encode, sniff_format, to_rgb8
+from assay.images import RgbArray, to_rgb8
 from assay.serving.scorer import Limits
 from assay.tasks import GenEvalTask, Task
-from assay.v1 import reward_service_pb2 as pb
-from assay.wire import FORMATS, set_task
 
 ENCODINGS = ("rgb", "png", "webp", "jpeg")
 
@@ -22,9 +22,13 @@ ENCODINGS = ("rgb", "png", "webp", "jpeg")
 class PreparedImage:
     """Pixels (width and height known), or the bytes of an image file (both 0)."""
 
-    data: bytes
+    data: bytes | memoryview
     width: int = 0
     height: int = 0
+
+    @property
+    def is_file(self) -> bool:
+        return self.width == 0
 
     @property
     def pixels(self) -> int:
@@ -56,8 +60,10 @@ def prepare(
     prompts: Sequence[str],
     tasks: Sequence[Task | Mapping[str, Any] | None],
     ids: Sequence[str] | None,
+    *,
+    copies: bool = True,
 ) -> list[PreparedItem]:
-    """Check and copy what the user gave.
+    """Check what the user gave, and copy the pixels unless the caller waits until they are sent.
 
     Raises:
         InvalidRequestError: lengths differ, or an image or a task is of no known kind; names the index.
@@ -67,11 +73,13 @@ def prepare(
         lengths["ids"] = len(ids)
     if len(set(lengths.values())) > 1:
         raise InvalidRequestError(f"lengths differ: {lengths}; give one of each for every image")
+    checked = [_check_images(image, index) for index, image in enumerate(images)]
+    snapshot = _Snapshot(checked) if copies else None
     return [
         PreparedItem(
             index=index,
             id=ids[index] if ids is not None else str(index),
-            images=_prepare_images(images[index], index),
+            images=tuple(_prepare_image(image, snapshot) for image in checked[index]),
             prompt=prompts[index],
             task=_task(tasks[index], index),
         )
@@ -94,43 +102,34 @@ def divide(items: Sequence[PreparedItem], batch_items: int, limits: Limits) -> I
         yield call
 
 
-def add_item(request: pb.ScoreRequest, item: PreparedItem, encoding: str) -> None:
-    """Write an item into a request, pixels in the given encoding. Slow for all encodings but `rgb`."""
-    message = request.items.add(id=item.id, prompt=item.prompt)
-    set_task(message, item.task)
-    for image in item.images:
-        content = message.images.add()
-        if not image.width:
-            content.encoded.data = image.data
-            content.encoded.format = FORMATS.get(sniff_format(image.data) or "", pb.IMAGE_FORMAT_UNSPECIFIED)
-        elif encoding == "rgb":
-            content.rgb.width, content.rgb.height, content.rgb.rgb8 = image.width, image.height, image.data
-        else:
-            pixels = np_view(image)
-            content.encoded.data = encode(pixels, encoding.upper())
-            content.encoded.format = FORMATS[encoding.upper()]
-
-
-def np_view(image: PreparedImage) -> Any:
-    """Pixels as (height, width, 3) uint8."""
-    import numpy as np
-
-    return np.frombuffer(image.data, dtype=np.uint8).reshape(image.height, image.width, 3)
-
-
-def _prepare_images(image: Any, index: int) -> tuple[PreparedImage, ...]:
+def _check_images(image: Any, index: int) -> tuple[RgbArray | bytes, ...]:
     several = image if isinstance(image, list | tuple) else (image,)
     try:
-        return tuple(_prepare_image(one) for one in several)
+        return tuple(one if isinstance(one, bytes) else to_rgb8(one) for one in several)
     except (TypeError, ValueError) as error:
         raise InvalidRequestError(f"images[{index}]: {error}", reason="IMAGE_UNSUPPORTED") from error
 
 
-def _prepare_image(image: Any) -> PreparedImage:
+class _Snapshot:
+    """One block of memory for all copies: a block for each image would be new memory each time, and that is slow."""
+
+    def __init__(self, images: Sequence[tuple[RgbArray | bytes, ...]]) -> None:
+        arrays = [image for item in images for image in item if not isinstance(image, bytes)]
+        self._block = np.empty(sum(array.nbytes for array in arrays), dtype=np.uint8)
+        self._used = 0
+
+    def copy(self, array: RgbArray) -> RgbArray:
+        begin, self._used = self._used, self._used + array.nbytes
+        copied = self._block[begin : self._used].reshape(array.shape)
+        np.copyto(copied, array)
+        return copied
+
+
+def _prepare_image(image: RgbArray | bytes, snapshot: _Snapshot | None) -> PreparedImage:
     if isinstance(image, bytes):
         return PreparedImage(image)
-    pixels = to_rgb8(image)
-    return PreparedImage(pixels.tobytes(), width=pixels.shape[1], height=pixels.shape[0])
+    pixels = image if snapshot is None else snapshot.copy(image)
+    return PreparedImage(pixels.reshape(-1).data, width=pixels.shape[1], height=pixels.shape[0])
 
 
 def _task(task: Task | Mapping[str, Any] | None, index: int) -> Task | None:

@@ -1,10 +1,15 @@
 """What goes on the wire comes off it unchanged."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.outcomes import Detection, Evidence, Failed, Outcome, Scored
+from assay.prepared import prepare
+from assay.request_bytes import request_bytes
 from assay.serving.scorer import Limits, ScorerInfo
 from assay.tasks import GenEvalTask, ObjectClause, OutcomeTask, PotentialTask, SpatialTask, Task
 from assay.v1 import reward_service_pb2 as pb
@@ -85,3 +90,32 @@ def test_scorer_info_survives_the_wire() -> None:
 def test_retry_delay_survives_the_wire() -> None:
     assert retry_after_s(status_to_proto("UNAVAILABLE", "QUEUE_FULL", "", retry_after_s=0.25)) == pytest.approx(0.25)
     assert retry_after_s(status_to_proto("UNAVAILABLE", "QUEUE_FULL", "")) is None
+
+
+IMAGES = st.one_of(
+    st.binary(max_size=300),
+    st.tuples(st.integers(1, 20), st.integers(1, 20)).map(lambda size: np.full((*size, 3), sum(size), np.uint8)),
+)
+
+
+@given(st.lists(st.tuples(text, text, tasks, st.lists(IMAGES, min_size=1, max_size=3)), max_size=4), text)
+def test_bytes_written_by_hand_are_what_protobuf_reads(
+    given_items: list[tuple[str, str, Task | None, list[Any]]], scorer: str
+) -> None:
+    ids, prompts, item_tasks, images = ([entry[place] for entry in given_items] for place in range(4))
+    header = pb.ScoreRequest(scorer=scorer, priority=pb.PRIORITY_BATCH, expected_fingerprint="")
+    for copies in (True, False):
+        prepared = prepare(images, prompts, item_tasks, ids, copies=copies)
+        request = pb.ScoreRequest.FromString(request_bytes(header, prepared, "rgb"))
+        assert (request.scorer, request.priority) == (scorer, pb.PRIORITY_BATCH)
+        assert request.HasField("expected_fingerprint")
+        assert [(item.id, item.prompt, get_task(item)) for item in request.items] == [
+            (item_id, prompt, task) for item_id, prompt, task, _ in given_items
+        ]
+        for item, item_images in zip(request.items, images, strict=True):
+            for message, image in zip(item.images, item_images, strict=True):
+                if isinstance(image, bytes):
+                    assert message.encoded.data == image
+                else:
+                    assert (message.rgb.height, message.rgb.width) == image.shape[:2]
+                    assert message.rgb.rgb8 == image.tobytes()
