@@ -4,6 +4,7 @@ Counts items, pixels and bytes of all calls under way and refuses what would exc
 bounded and an overloaded service says so at once instead of answering too late. Runs on the event loop; no locks.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from assay.serving.rejection import Rejection
@@ -31,7 +32,7 @@ class Ticket:
         self._admission = admission
         self.load = load
 
-    def add_pixels(self, pixels: int, retry_after_s: float) -> None:
+    def add_pixels(self, pixels: int, retry_after_s: Callable[[], float]) -> None:
         """Count pixels once headers have told them. Raises: Rejection: QUEUE_FULL."""
         self._admission.take(Load(pixels=pixels), retry_after_s)
         self.load = self.load + Load(pixels=pixels)
@@ -48,12 +49,12 @@ class Admission:
         self.bounds = bounds
         self.current = Load()
 
-    def admit(self, load: Load, retry_after_s: float) -> Ticket:
+    def admit(self, load: Load, retry_after_s: Callable[[], float]) -> Ticket:
         """Take on a call. Raises: Rejection: QUEUE_FULL (UNAVAILABLE; the caller may try elsewhere or later)."""
         self.take(load, retry_after_s)
         return Ticket(self, load)
 
-    def take(self, load: Load, retry_after_s: float) -> None:
+    def take(self, load: Load, retry_after_s: Callable[[], float]) -> None:
         total = self.current + load
         for name in ("items", "pixels", "image_bytes"):
             held, bound = getattr(self.current, name), getattr(self.bounds, name)
@@ -64,6 +65,6 @@ class Admission:
                     "QUEUE_FULL",
                     f"queue is full: {held} of {bound} {name}, {getattr(load, name)} more asked for",
                     {"bound": name, "held": str(held), "limit": str(bound)},
-                    retry_after_s,
+                    retry_after_s(),
                 )
         self.current = total

@@ -179,5 +179,6 @@ class Batcher:
         metrics.infer_s.labels(name).observe(infer_ns / 1e9)
         metrics.batch_items.labels(name).observe(len(batch))
         metrics.batch_pixels.labels(name).observe(sum(entry.pixels for entry in batch))
+        queue_s = metrics.queue_s.labels(name)
         for entry in batch:
-            metrics.queue_s.labels(name).observe((started_ns - entry.queued_ns) / 1e9)
+            queue_s.observe((started_ns - entry.queued_ns) / 1e9)

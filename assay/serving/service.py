@@ -8,6 +8,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -99,7 +100,9 @@ class ScoringService:
         host = self._host(request)
         images = [read_images(item) for item in request.items]
         image_bytes = _check_size(images, host.info)
-        ticket = self._admission.admit(Load(items=len(images), image_bytes=image_bytes), self._retry_after_s(host))
+        ticket = self._admission.admit(
+            Load(items=len(images), image_bytes=image_bytes), lambda: self._retry_after_s(host)
+        )
         self._show_load()
         try:
             arrays = await self._arrays(host, images, ticket, deadline_s)
@@ -139,7 +142,7 @@ class ScoringService:
         limits = host.info.limits
         measured = await self._decoder.measure(images, limits)
         pixels = [size for size in measured if not isinstance(size, Failed)]
-        ticket.add_pixels(sum(pixels), self._retry_after_s(host))
+        ticket.add_pixels(sum(pixels), lambda: self._retry_after_s(host))
         eta_s = self._batcher.eta_s(host, len(pixels), sum(pixels))
         remaining_s = deadline_s - time.monotonic()
         if eta_s > remaining_s:
@@ -172,9 +175,9 @@ class ScoringService:
     ) -> pb.ScoreResponse:
         with_evidence = request.evidence_level == pb.EVIDENCE_LEVEL_FULL
         name = host.info.name
-        for outcome in outcomes:
-            labels = (outcome.code, outcome.reason) if isinstance(outcome, Failed) else ("OK", "")
-            self.metrics.items.labels(name, *labels).inc()
+        tally = Counter((o.code, o.reason) if isinstance(o, Failed) else ("OK", "") for o in outcomes)
+        for labels, count in tally.items():
+            self.metrics.items.labels(name, *labels).inc(count)
         self.metrics.decode_s.labels(name).observe(timing.decode_ns / 1e9)
         self.metrics.call_s.labels(name).observe(timing.total_ns / 1e9)
         return pb.ScoreResponse(

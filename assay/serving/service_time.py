@@ -14,13 +14,17 @@ class ServiceTime:
 
     def __init__(self) -> None:
         self._batches: deque[tuple[int, float]] = deque(maxlen=WINDOW_BATCHES)
+        self._line: tuple[float, float] | None = None  # (fixed, each), until the next batch is observed
 
     def observe(self, num_items: int, seconds: float) -> None:
         self._batches.append((num_items, seconds))
+        self._line = None
 
     def estimate_s(self, num_items: int, num_batches: int) -> float:
         """Seconds for `num_items` in `num_batches`; 0 while nothing is known."""
-        fixed_s, each_s = self._fit()
+        if self._line is None:
+            self._line = self._fit()
+        fixed_s, each_s = self._line
         return fixed_s * num_batches + each_s * num_items
 
     def _fit(self) -> tuple[float, float]:

@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import yaml
 
 from assay.config import ConfigModel, load_config
 from assay.errors import ConfigError
 from assay.rewards import RewardConfig
+from assay.serve_command import ServiceConfig
+from assay.serving.settings import ServeConfig
 
 
 class Sampling(ConfigModel):
@@ -109,3 +112,9 @@ def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
     path = tmp_path / "evil.yaml"
     path.write_text("name: !!python/object/apply:os.system ['true']\n")
     assert "is not valid YAML" in refused(path)
+
+
+def test_the_example_shows_every_field_of_serving_with_its_default() -> None:
+    example = Path(__file__).resolve().parents[2] / "examples" / "serving.yaml"
+    assert load_config(ServiceConfig, example, environment={"HOME": "/"}).serve == ServeConfig()
+    assert set(yaml.safe_load(example.read_text())["serve"]) == set(ServeConfig.model_fields)

@@ -46,14 +46,18 @@ def test_costs_are_never_negative() -> None:
     assert time.estimate_s(0, 1) >= 0
 
 
+def one_second() -> float:
+    return 1.0
+
+
 def test_admission_counts_back_to_zero() -> None:
     admission = Admission(Load(10, 100, 1000))
-    tickets = [admission.admit(Load(items=2, image_bytes=100), 1.0) for _ in range(5)]
+    tickets = [admission.admit(Load(items=2, image_bytes=100), one_second) for _ in range(5)]
     with pytest.raises(Rejection, match="10 of 10 items, 1 more"):
-        admission.admit(Load(items=1), 1.0)
-    tickets[0].add_pixels(100, 1.0)
+        admission.admit(Load(items=1), one_second)
+    tickets[0].add_pixels(100, one_second)
     with pytest.raises(Rejection, match="100 of 100 pixels, 1 more"):
-        tickets[1].add_pixels(1, 1.0)
+        tickets[1].add_pixels(1, one_second)
     for ticket in tickets:
         ticket.release()
         ticket.release()
@@ -62,9 +66,9 @@ def test_admission_counts_back_to_zero() -> None:
 
 def test_a_call_larger_than_the_bound_is_taken_when_alone() -> None:
     admission = Admission(Load(10, 100, 1000))
-    ticket = admission.admit(Load(items=1, image_bytes=5000), 1.0)
+    ticket = admission.admit(Load(items=1, image_bytes=5000), one_second)
     with pytest.raises(Rejection):
-        admission.admit(Load(items=1, image_bytes=1), 1.0)
+        admission.admit(Load(items=1, image_bytes=1), one_second)
     ticket.release()
 
 
