@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from assay.errors import ConfigError
 from assay.serving.auth import Authenticator
 from assay.serving.grpc_server import GrpcServer
 from assay.serving.http_server import HttpServer
@@ -85,8 +86,12 @@ class RunningServer:
         self._config = config
         authenticator = Authenticator.from_config(config)
         self.service = ScoringService(scorers, config)
-        self._grpc = GrpcServer(self.service, authenticator, config, interceptors)
-        self._http = None if config.http_port is None else HttpServer(self.service, authenticator, config)
+        try:
+            self._grpc = GrpcServer(self.service, authenticator, config, interceptors)
+            self._http = None if config.http_port is None else HttpServer(self.service, authenticator, config)
+        except ConfigError:
+            self.service.close()
+            raise
 
     @property
     def grpc_address(self) -> str:
@@ -117,7 +122,7 @@ class RunningServer:
         if self._http is not None:
             doors.append(self._http.stop(grace_s))
         await asyncio.gather(*doors)
-        await self.service.close()
+        self.service.close()
 
 
 def _catch_signals() -> "asyncio.Queue[int]":

@@ -88,7 +88,7 @@ class ScoringService:
         finally:
             self.metrics.calls.labels(name, code, reason).inc()
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Stop batching; whatever is still queued is cancelled."""
         self._batching.cancel()
         self._model_thread.close()

@@ -100,7 +100,11 @@ def test_nothing_and_twins_are_not_served() -> None:
 
 
 def test_failed_starts_leave_no_tasks_behind() -> None:
-    with pytest.raises(ConfigError), serve_in_background([MeanScorer()], token_file="/nowhere"):
+    with (
+        serve_in_background([MeanScorer()]) as server,
+        pytest.raises(ConfigError, match="cannot listen"),
+        serve_in_background([MeanScorer()], grpc_port=int(server.target.rsplit(":", 1)[1])),
+    ):
         pass
 
     async def batching() -> list[str]:
