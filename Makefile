@@ -8,7 +8,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
 READY := $(VENV)/.ready
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-BUF := npx --yes @bufbuild/buf@1.75.0
+PROTO_BASE ?= main
 
 .PHONY: setup train test lint format serve bench proto clean
 
@@ -45,6 +45,7 @@ bench: setup  ## compare side by side, and print ratios
 
 proto: setup  ## regenerate the stubs, lint the contract, check that it breaks nobody
 	$(BIN)/python proto/generate.py
+	$(BIN)/python proto/check.py --against $(PROTO_BASE)
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

@@ -219,11 +219,15 @@ def main() -> None:
     parser.add_argument("--anchored-share", type=float, default=0.5)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--start", type=Path, help="go on from these weights instead of from scratch")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
     model, processor = build_model(), build_processor()
+    if args.start:
+        model = Mask2FormerForUniversalSegmentation.from_pretrained(args.start, dtype=torch.float32)
+    model.train()
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=1e-4)
     rng = np.random.default_rng(args.seed)

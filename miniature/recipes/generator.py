@@ -24,6 +24,7 @@ from diffusers import (
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
+from generators.sd3 import load_pipeline
 from miniature.prompts import sample_captioned_scene
 from miniature.tokenizer import MAX_LENGTH, build_tokenizer
 
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--patch-size", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--start", type=Path, help="go on from this pipeline instead of from scratch")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -160,6 +162,8 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     vae = AutoencoderKL.from_pretrained(args.vae)
     pipeline = build_pipeline(vae, args.width, args.layers, args.patch_size)
+    if args.start:
+        pipeline = load_pipeline(str(args.start))
     trained = [pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2]
     parameters = [p for module in trained for p in module.parameters()]
     print(f"{sum(p.numel() for p in parameters):,} parameters", flush=True)
