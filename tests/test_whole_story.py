@@ -1,4 +1,4 @@
-"""What the README promises, done as it says, in processes of their own: serve, score, use the client, train, survive."""
+"""What the README promises, done as it says, in processes of its own: serve, score, use the client, train, survive."""
 
 import json
 import os
