@@ -5,9 +5,9 @@ not known here.
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
+
+from assay.errors import ConfigError
+from generators.embeddings import PromptEmbeddings
 
 # The attention projections of both streams, as Flow-GRPO trains them.
 LORA_TARGETS = (
@@ -30,26 +33,8 @@ LORA_TARGETS = (
     "attn.to_v",
     "attn.to_out.0",
 )
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 OPTIONAL_COMPONENTS = ("text_encoder_3", "tokenizer_3", "image_encoder", "feature_extractor")
-
-
-@dataclass(frozen=True)
-class PromptEmbeddings:
-    """Encoded prompts: `tokens` (batch, sequence, width) and `pooled` (batch, pooled width)."""
-
-    tokens: Tensor
-    pooled: Tensor
-
-    def __getitem__(self, rows: slice) -> "PromptEmbeddings":
-        return PromptEmbeddings(self.tokens[rows], self.pooled[rows])
-
-    def repeat(self, number: int) -> "PromptEmbeddings":
-        """The one prompt of this batch, `number` times."""
-        return PromptEmbeddings(self.tokens.expand(number, -1, -1), self.pooled.expand(number, -1))
-
-    @staticmethod
-    def concatenate(parts: list["PromptEmbeddings"]) -> "PromptEmbeddings":
-        return PromptEmbeddings(torch.cat([p.tokens for p in parts]), torch.cat([p.pooled for p in parts]))
 
 
 class SD3Generator:
@@ -60,14 +45,29 @@ class SD3Generator:
         height: image height in pixels, a multiple of the VAE's scale times the patch size.
         width: image width in pixels, likewise.
         max_sequence_length: T5 tokens per prompt; without a T5, the number of zero tokens in its place.
+        autocast_dtype: the transformer computes in it (its weights stay as they are); None for no autocast.
+
+    Raises:
+        ConfigError: the size does not fit.
     """
 
     def __init__(
-        self, pipeline: StableDiffusion3Pipeline, *, height: int, width: int, max_sequence_length: int
+        self,
+        pipeline: StableDiffusion3Pipeline,
+        *,
+        height: int,
+        width: int,
+        max_sequence_length: int,
+        autocast_dtype: torch.dtype | None = None,
     ) -> None:
         self.pipeline = pipeline
         self._height, self._width = height, width
         self._max_sequence_length = max_sequence_length
+        self._autocast_dtype = autocast_dtype
+        unit = pipeline.vae_scale_factor * pipeline.transformer.config.patch_size
+        for name, side in (("height", height), ("width", width)):
+            if side % unit:
+                raise ConfigError(f"model.{name} is {side}; it must be a multiple of {unit}")
         pipeline.set_progress_bar_config(disable=True)
         for module in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3):
             if module is not None:
@@ -84,13 +84,16 @@ class SD3Generator:
         max_sequence_length: int,
         device: torch.device | str = "cpu",
         encoder_dtype: torch.dtype = torch.float32,
+        autocast_dtype: torch.dtype | None = None,
     ) -> "SD3Generator":
-        """Load a hub id or a local folder. Text encoders go to `encoder_dtype`; VAE and transformer stay float32."""
-        pipeline = load_pipeline(model)
-        for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
-            if (encoder := getattr(pipeline, name)) is not None:
-                encoder.to(encoder_dtype)
-        return cls(pipeline.to(device), height=height, width=width, max_sequence_length=max_sequence_length)
+        """Load a hub id or a local folder. Text encoders are in `encoder_dtype`; VAE and transformer in float32."""
+        return cls(
+            load_pipeline(model, encoder_dtype).to(device),
+            height=height,
+            width=width,
+            max_sequence_length=max_sequence_length,
+            autocast_dtype=autocast_dtype,
+        )
 
     @property
     def transformer(self) -> Any:
@@ -119,12 +122,16 @@ class SD3Generator:
             self.transformer.enable_adapters()
 
     def save_lora(self, folder: Path) -> None:
-        """Save in diffusers' format: `pipe.load_lora_weights(folder)` reads it."""
+        """Save in diffusers' format: `pipe.load_lora_weights(folder)` reads it. Replaces the folder as a whole."""
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
         StableDiffusion3Pipeline.save_lora_weights(
-            folder,
+            partial,
             transformer_lora_layers=get_peft_model_state_dict(self.transformer),
             transformer_lora_adapter_metadata=self.transformer.peft_config["default"].to_dict(),
         )
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: list[str]) -> PromptEmbeddings:
@@ -150,29 +157,41 @@ class SD3Generator:
 
     def predict_velocity(self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings) -> Tensor:
         """Velocity (noise - clean image) of `latents` (batch, C, H, W) at noise levels `sigma` (batch,), in float32."""
-        velocity: Tensor = self.transformer(
-            hidden_states=latents,
-            timestep=sigma * self.pipeline.scheduler.config.num_train_timesteps,
-            encoder_hidden_states=prompts.tokens,
-            pooled_projections=prompts.pooled,
-            return_dict=False,
-        )[0]
+        dtype = self._autocast_dtype
+        with torch.autocast(latents.device.type, dtype, enabled=dtype is not None):
+            velocity: Tensor = self.transformer(
+                hidden_states=latents,
+                timestep=sigma * self.pipeline.scheduler.config.num_train_timesteps,
+                encoder_hidden_states=prompts.tokens,
+                pooled_projections=prompts.pooled,
+                return_dict=False,
+            )[0]
         return velocity.float()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> list[NDArray[np.uint8]]:
-        """Images of `latents` (batch, C, H, W): a list of (height, width, 3) uint8 RGB."""
+        """Images of `latents` (batch, C, H, W): a list of (height, width, 3) uint8 RGB.
+
+        Raises:
+            ArithmeticError: the latents or the decoded pixels are not finite; such an image must not be scored.
+        """
         config = self.pipeline.vae.config
         decoded = self.pipeline.vae.decode(latents / config.scaling_factor + config.shift_factor, return_dict=False)[0]
+        if not bool(decoded.isfinite().all()):
+            raise ArithmeticError("a sampled image is not finite: the policy has diverged, or the precision overflows")
         pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
 
 
-def load_pipeline(model: str) -> StableDiffusion3Pipeline:
-    """Load a pipeline in float32; components that its `model_index.json` leaves out (a T5, say) stay None."""
+def load_pipeline(model: str, encoder_dtype: torch.dtype = torch.float32) -> StableDiffusion3Pipeline:
+    """Load a pipeline, its text encoders in `encoder_dtype` and the rest in float32.
+
+    Components that its `model_index.json` leaves out (a T5, say) stay None.
+    """
     index = Path(model) / "model_index.json"
     absent = {}
     if index.is_file():
         named = json.loads(index.read_text())
         absent = {name: None for name in OPTIONAL_COMPONENTS if not any(named.get(name) or [])}
-    return StableDiffusion3Pipeline.from_pretrained(model, torch_dtype=torch.float32, **absent)
+    dtypes = {"default": torch.float32} | dict.fromkeys(TEXT_ENCODERS, encoder_dtype)
+    return StableDiffusion3Pipeline.from_pretrained(model, dtype=dtypes, **absent)

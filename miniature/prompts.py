@@ -66,7 +66,7 @@ def sample_metadata(rng: np.random.Generator) -> GenEvalMetadata:
         return _metadata(tag, include, f"{_a(f'{red} {first}')} and {_a(f'{blue} {second}')}")
     relation = str(rng.choice(RELATIONS))
     # GenEval names the reference first in `include`, and the placed object first in the prompt.
-    placed = [{"class": first}, {"class": second, "position": [relation, 0]}]
+    placed: list[dict[str, Any]] = [{"class": first}, {"class": second, "position": [relation, 0]}]
     return _metadata(str(tag), placed, f"{_a(second)} {relation} {_a(first)}")
 
 

@@ -37,6 +37,8 @@ def group_advantages(
     advantages = np.zeros_like(values)
     for group in range(owner.max(initial=-1) + 1):
         members = owner == group
+        if np.ptp(values[members]) == 0:
+            continue  # its mean may differ from its rewards by a rounding error, and that must teach nothing
         spread = values.std() if global_std else values[members].std()
         advantages[members] = (values[members] - values[members].mean()) / (spread + EPSILON)
     return advantages

@@ -7,7 +7,6 @@ one that has its final name is whole.
 """
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,8 @@ def save_checkpoint(
         state: counters, as JSON.
     """
     final = root / f"epoch-{epoch:06d}"
-    partial = root / f".partial-{epoch:06d}-{os.getpid()}"
+    partial = root / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed while it wrote
     partial.mkdir(parents=True)
     save_file({name: p.detach().cpu().contiguous() for name, p in parameters.items()}, partial / "adapter.safetensors")
     save_file(_moments(parameters, optimizer), partial / "optimizer.safetensors")
@@ -49,11 +49,10 @@ def save_checkpoint(
         averages = dict(zip(parameters, ema.averages, strict=True))
         save_file({name: value.cpu().contiguous() for name, value in averages.items()}, partial / "ema.safetensors")
     (partial / "state.json").write_text(json.dumps({**state, "epoch": epoch}, indent=1))
-    if final.exists():
-        shutil.rmtree(final)
+    _remove(final)
     partial.rename(final)
     for old in sorted(root.glob("epoch-*"))[:-KEPT]:
-        shutil.rmtree(old)
+        _remove(old)
     return final
 
 
@@ -82,6 +81,15 @@ def load_checkpoint(
         }
     state: dict[str, Any] = json.loads((folder / "state.json").read_text())
     return state
+
+
+def _remove(folder: Path) -> None:
+    """Delete a checkpoint; it loses its final name first, so that a half-deleted one is never taken."""
+    if folder.exists():
+        doomed = folder.with_name(".doomed")
+        shutil.rmtree(doomed, ignore_errors=True)
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
 
 
 def _moments(parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

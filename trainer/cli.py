@@ -1,40 +1,71 @@
 """`assay train CONFIG [field=value ...]`: read the configuration, wait for the services, train."""
 
+import os
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
+from accelerate.utils import InitProcessGroupKwargs
 
 from assay.config import load_config
 from assay.errors import ConfigError
 from assay.rewards import RewardSet
 from trainer.config import TrainConfig
 from trainer.loop import Trainer
+from trainer.prompts import read_prompts
+
+SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 def train(config_path: Path, overrides: Sequence[str] = ()) -> int:
     """Run one training to its end and return the exit code.
 
+    A token for the services is read from the environment variable ASSAY_TOKEN.
+
     Raises:
         AssayError: the configuration is wrong, no service answers, or rewards stay away past their deadline.
     """
     config = load_config(TrainConfig, config_path, overrides)
+    train_prompts, test_prompts = read_prompts(config.prompts.train), read_prompts(config.prompts.test)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
+    accelerator = _accelerator(config)
+    try:
+        config.check_processes(accelerator.num_processes)
+    except ValueError as error:
+        raise ConfigError(f"{config_path}: {error}") from None
+    with RewardSet(
+        config.rewards,
+        token=os.environ.get("ASSAY_TOKEN"),
+        tls_ca=config.run.tls_ca,
+        deadline_s=config.run.reward_deadline_s,
+    ) as rewards:
+        rewards.wait_until_ready(config.run.service_wait_s)
+        try:
+            Trainer(config, accelerator, rewards, train_prompts, test_prompts).run()
+        finally:
+            accelerator.end_training()
+    return 0
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    # A process may wait for its rewards as long as their deadline allows, and the others wait for it.
+    patience = timedelta(seconds=2 * config.run.reward_deadline_s + 1800)
     accelerator = Accelerator(
         mixed_precision=config.run.mixed_precision,
         log_with=list(config.run.trackers) or None,
         project_dir=config.run.output,
         cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=patience)],
     )
-    try:
-        config.check_processes(accelerator.num_processes)
-    except ValueError as error:
-        raise ConfigError(f"{config_path}: {error}") from None
-    with RewardSet(config.rewards, deadline_s=config.run.reward_deadline_s) as rewards:
-        rewards.wait_until_ready(config.run.service_wait_s)
-        accelerator.init_trackers("assay")
-        Trainer(config, accelerator, rewards).run()
-        accelerator.end_training()
-    return 0
+    if accelerator.distributed_type not in SUPPORTED:
+        raise ConfigError(
+            f"accelerate's distributed_type is {accelerator.distributed_type.value}; "
+            f"allowed: {', '.join(kind.value for kind in SUPPORTED)}"
+        )
+    installed = {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
+    if missing := [name for name in config.run.trackers if name not in installed]:
+        raise ConfigError(f"run.trackers names {', '.join(missing)}, which is not installed: pip install it")
+    return accelerator

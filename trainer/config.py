@@ -51,7 +51,7 @@ class EvaluationConfig(ConfigModel):
     every_epochs: int = Field(20, ge=0, description="0: only before and after")
     seed: int = 0
     accuracy: str = Field("counting/strict_correct", description="component reported as accuracy: reward/component")
-    gallery_prompts: int = Field(16, ge=1, description="pairs shown before and after in the gallery")
+    gallery_prompts: int = Field(16, ge=1, description="pairs whose pictures are kept and shown in the gallery")
 
 
 class OptimizerConfig(ConfigModel):
@@ -83,6 +83,7 @@ class RunConfig(ConfigModel):
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     threads: int | None = Field(None, ge=1, description="torch CPU threads per process; None leaves torch's choice")
     reward_deadline_s: float = Field(600, gt=0, description="total time for the rewards of one micro-batch")
+    tls_ca: Path | None = Field(None, description="PEM file of the services' authority; switches TLS on")
     service_wait_s: float = Field(120, gt=0, description="how long to wait for the services at the start")
 
 
@@ -101,6 +102,11 @@ class TrainConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _arithmetic(self) -> "TrainConfig":
+        if self.algorithm.strict_reward and [reward.weight for reward in self.rewards] != [1.0]:
+            raise ValueError(
+                f"algorithm.strict_reward trains on a total of exactly 1; it needs one reward of weight 1, "
+                f"not weights {[reward.weight for reward in self.rewards]}"
+            )
         if self.sampling.groups_per_epoch % self.algorithm.optimizer_steps_per_epoch:
             raise ValueError(
                 f"sampling.groups_per_epoch is {self.sampling.groups_per_epoch}; it must be a multiple of "

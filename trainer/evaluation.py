@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +46,22 @@ class Evaluation:
     @property
     def total(self) -> float:
         return _mean([image.total for image in self.images])
+
+    @property
+    def unscored(self) -> int:
+        """How many images have no score; they count in no mean."""
+        return sum(not np.isfinite(image.total) for image in self.images)
+
+    def summary(self, accuracy: str) -> dict[str, Any]:
+        """The numbers that people look at, as JSON."""
+        return {
+            "epoch": self.epoch,
+            "images": len(self.images),
+            "unscored": self.unscored,
+            "accuracy": self.mean(accuracy),
+            "accuracy_by_count": self.by_count(accuracy),
+            "reward": self.total,
+        }
 
     def by_count(self, component: str) -> dict[int, float]:
         """Mean per wanted number of objects."""

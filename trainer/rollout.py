@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from assay.rewards import RewardBatch, RewardSet
-from generators.sd3 import PromptEmbeddings, SD3Generator
+from generators.embeddings import PromptEmbeddings
+from generators.sd3 import SD3Generator
 from trainer.config import SamplingConfig
 from trainer.prompts import RolloutSample
 from trainer.sampling import Trajectory, sample_trajectory
@@ -28,19 +29,22 @@ class MicroBatch:
 
 
 class PromptEncoder:
-    """Encodes each prompt once; `negative` is the empty prompt that guidance pushes away from."""
+    """Encodes each prompt once and keeps it in main memory.
 
-    def __init__(self, generator: SD3Generator) -> None:
-        self._generator = generator
+    `negative` is the empty prompt that guidance pushes away from.
+    """
+
+    def __init__(self, generator: SD3Generator, device: torch.device | str) -> None:
+        self._generator, self._device = generator, device
         self._known: dict[str, PromptEmbeddings] = {}
-        self.negative = self._encode("")
+        self.negative = self._encode("").to(device)
 
     def __call__(self, samples: Sequence[RolloutSample]) -> PromptEmbeddings:
-        return PromptEmbeddings.concatenate([self._encode(sample.prompt.prompt) for sample in samples])
+        return PromptEmbeddings.concatenate([self._encode(sample.prompt.prompt) for sample in samples]).to(self._device)
 
     def _encode(self, prompt: str) -> PromptEmbeddings:
         if prompt not in self._known:
-            self._known[prompt] = self._generator.encode_prompts([prompt])
+            self._known[prompt] = self._generator.encode_prompts([prompt]).to("cpu")
         return self._known[prompt]
 
 
@@ -84,8 +88,3 @@ def collect(
             images, [sample.prompt.prompt for sample in chunk], [sample.prompt.task for sample in chunk]
         )
         yield MicroBatch(chunk, prompts, trajectory, future)
-
-
-def advantages_tensor(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
-    """Float32 advantages on the device of `like`."""
-    return torch.as_tensor(values, dtype=torch.float32, device=like.device)

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from generators.sd3 import PromptEmbeddings
+from generators.embeddings import PromptEmbeddings
 
 
 class VelocityModel(Protocol):
@@ -104,6 +104,7 @@ def guided_velocity(
     prompts: PromptEmbeddings,
     negative: PromptEmbeddings | None,
     guidance_scale: float,
+    detach_unconditional: bool = False,
 ) -> Tensor:
     """Velocity under classifier-free guidance: v_u + g (v_c - v_u), both branches in one forward pass.
 
@@ -113,12 +114,15 @@ def guided_velocity(
         prompts: embeddings of the batch.
         negative: embedding of the empty prompt (batch 1); not used when `guidance_scale` is 1.
         guidance_scale: g; 1 means no guidance and half the work.
+        detach_unconditional: let no gradient flow through v_u.
     """
     if guidance_scale == 1 or negative is None:
         return model.predict_velocity(latents, sigma, prompts)
     both = PromptEmbeddings.concatenate([negative.repeat(len(latents)), prompts])
     doubled = model.predict_velocity(torch.cat([latents, latents]), torch.cat([sigma, sigma]), both)
     unconditional, conditional = doubled.chunk(2)
+    if detach_unconditional:
+        unconditional = unconditional.detach()
     return unconditional + guidance_scale * (conditional - unconditional)
 
 

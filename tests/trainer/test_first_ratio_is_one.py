@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from generators.sd3 import SD3Generator
-from trainer.algorithms.flow_grpo import FlowGrpoConfig, FlowGrpoLoss, StepMetrics, trained_steps
+from trainer.algorithms.flow_grpo import FlowGrpoConfig, FlowGrpoLoss, StepMetrics, clipped_policy_loss, trained_steps
 from trainer.sampling import sample_trajectory
 
 
@@ -12,6 +12,8 @@ def _loss_metrics(
     generator: SD3Generator, config: FlowGrpoConfig, guidance_scale: float, disturb: float
 ) -> StepMetrics:
     torch.manual_seed(1)
+    if getattr(generator.transformer, "peft_config", None):
+        generator.transformer.delete_adapters("default")
     parameters = generator.add_lora(4, 8)
     with torch.no_grad():
         for parameter in parameters:  # not only at the start, where the adapter does nothing
@@ -30,8 +32,8 @@ def _loss_metrics(
     with torch.no_grad():
         parameters[0].add_(disturb)
     metrics = StepMetrics()
-    loss = FlowGrpoLoss(config, generator, generator, guidance_scale=guidance_scale, noise_level=0.7)
-    steps = trained_steps(config, 6, torch.Generator().manual_seed(0), 3)
+    loss = FlowGrpoLoss(config, generator, guidance_scale=guidance_scale, noise_level=0.7)
+    steps = trained_steps(config, 6, [0, 1, 2])
     for value in loss.per_step(trajectory, prompts, negative, torch.tensor([1.0, -0.5, 0.0]), steps, metrics):
         value.backward()
     assert all(parameter.grad is not None for parameter in parameters)
@@ -58,22 +60,38 @@ def test_ratio_moves_when_the_policy_does(tiny_generator: SD3Generator) -> None:
 
 
 def test_trained_steps() -> None:
-    generator = torch.Generator().manual_seed(0)
-    first = trained_steps(FlowGrpoConfig(timestep_fraction=0.5), 20, generator, 2)
-    assert first.tolist() == [list(range(10))] * 2
-    assert trained_steps(FlowGrpoConfig(), 10, generator, 1).tolist() == [list(range(9))]
-    drawn = trained_steps(FlowGrpoConfig(timestep_strategy="random", timestep_fraction=0.5), 10, generator, 8)
+    assert trained_steps(FlowGrpoConfig(timestep_fraction=0.5), 20, [0, 0]).tolist() == [list(range(10))] * 2
+    assert trained_steps(FlowGrpoConfig(), 10, [0]).tolist() == [list(range(9))]
+    config = FlowGrpoConfig(timestep_strategy="random", timestep_fraction=0.5)
+    drawn = trained_steps(config, 10, range(8))
     assert drawn.shape == (8, 5)
     assert all(len(set(row)) == 5 and max(row) < 9 for row in drawn.tolist())
     assert len({tuple(row) for row in drawn.tolist()}) > 1
+    assert torch.equal(trained_steps(config, 10, [3]), drawn[3:4])  # a sample's steps do not depend on its batch
 
 
-def test_clipping_and_kl_by_hand(tiny_generator: SD3Generator) -> None:
-    """With ratio r > 1 + c and A > 0 the loss is -A (1 + c); with A < 0 it is -A r."""
-    config = FlowGrpoConfig(clip_range=1e-9, kl_weight=0.0, timestep_fraction=0.2, advantage_clip=2.0)
-    metrics = _loss_metrics(tiny_generator, config, 1.0, disturb=0.5)
-    # one trained step, advantages 1 and -0.5; the terms differ from -1 and 0.5 by the ratios' distance from 1 at most
-    assert metrics.number == 2
-    assert metrics.clip_fraction == 2
-    assert metrics.policy_loss == pytest.approx(-0.5, abs=2 * metrics.ratio_deviation)
-    assert metrics.kl == 0
+def test_clipping_by_hand() -> None:
+    ratio = torch.tensor([1.3, 1.3, 0.7, 0.7, 1.05])
+    advantages = torch.tensor([2.0, -2.0, 2.0, -2.0, 1.0])
+    # the pessimist's choice: gains are bounded, losses are not
+    expected = torch.tensor([-2 * 1.1, 2 * 1.3, -2 * 0.7, 2 * 0.9, -1.05])
+    torch.testing.assert_close(clipped_policy_loss(ratio, advantages, 0.1), expected)
+
+
+def test_advantages_are_clamped(tiny_generator: SD3Generator) -> None:
+    metrics = _loss_metrics(tiny_generator, FlowGrpoConfig(advantage_clip=0.25, kl_weight=0.0), 1.0, disturb=0.0)
+    assert metrics.policy_loss / metrics.number == pytest.approx((-0.25 + 0.25) / 2)
+    metrics = _loss_metrics(tiny_generator, FlowGrpoConfig(advantage_clip=0.75, kl_weight=0.0), 1.0, disturb=0.0)
+    assert metrics.policy_loss / metrics.number == pytest.approx((-0.75 + 0.5) / 2)
+
+
+def test_kl_is_the_distance_of_the_means_over_the_chosen_variance(tiny_generator: SD3Generator) -> None:
+    """For step 0 of this schedule sigma - sigma_next is known, so both denominators can be told from each other."""
+    sigmas = tiny_generator.sigmas(6)
+    config = FlowGrpoConfig(timestep_fraction=0.2, kl_weight=1.0)  # the first step alone
+    by_s = _loss_metrics(tiny_generator, config, 1.0, disturb=0.0)
+    changed = config.model_copy(update={"kl_denominator": "transition_std"})
+    by_transition = _loss_metrics(tiny_generator, changed, 1.0, disturb=0.0)
+    assert by_s.number == 2
+    assert by_transition.kl == pytest.approx(by_s.kl / (sigmas[0] - sigmas[1]), rel=1e-4)
+    assert by_s.loss == pytest.approx(by_s.policy_loss + by_s.kl, rel=1e-5)

@@ -110,6 +110,13 @@ def test_advantages_by_hand() -> None:
     np.testing.assert_allclose(got, [1.413814, -1.413814, 0, 0], atol=1e-6)
 
 
+def test_equal_rewards_teach_nothing_whatever_rounding_does() -> None:
+    rewards = [1 - 1 / 3] * 12 + [0.0, 1.0]  # the mean of the twelve is not exactly their value
+    got = group_advantages(rewards, [0] * 12 + [1, 1], global_std=True)
+    assert not got[:12].any()
+    assert got[12:].any()
+
+
 def test_a_sample_without_reward_takes_its_group_out_of_every_mean() -> None:
     rewards, groups = np.array([1.0, 0.0, np.nan, 5.0]), np.array([0, 0, 1, 1])
     got = epoch_advantages(rewards, groups, np.array([True, True, False, True]), global_std=True)

@@ -114,7 +114,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, server:
 
 def test_a_run_leaves_lora_table_gallery_and_curve(straight: Path, tiny_model: Path) -> None:
     run = straight / "run"
-    for name in ("table.md", "results.json", "gallery.png", "reward_curve.png", "evaluations.jsonl"):
+    for name in ("table.md", "results.json", "gallery.png", "reward_curve.png"):
         assert (run / name).stat().st_size > 0
     assert list((run / "assay").glob("events.out.tfevents*"))
     metrics = _metrics(straight)
@@ -126,6 +126,14 @@ def test_a_run_leaves_lora_table_gallery_and_curve(straight: Path, tiny_model: P
     table = (run / "table.md").read_text()
     assert f"{results['after']['accuracy']:.3f}" in table
 
+    for folder in run.glob("evaluations/epoch-*"):
+        assert len(list(folder.glob("*.png"))) == 4
+
+    # the saved LoRA, loaded as users load it, is the averaged adapter of the last checkpoint
+    averages = load_file(run / "checkpoints/epoch-000003/ema.safetensors")
+    saved = load_file(run / "lora/pytorch_lora_weights.safetensors")
+    for name, value in averages.items():
+        assert torch.equal(saved["transformer." + name.replace(".default", "")], value)
     pipeline = load_pipeline(str(tiny_model))
     pipeline.set_progress_bar_config(disable=True)
 
@@ -146,17 +154,22 @@ def test_a_run_leaves_lora_table_gallery_and_curve(straight: Path, tiny_model: P
     assert np.abs(picture() - plain).max() > 0
 
 
-def test_a_killed_run_resumes_to_the_same_bits(straight: Path, tmp_path: Path, tiny_model: Path, server: str) -> None:
-    config = _config(tmp_path, tiny_model, server)
+@pytest.mark.parametrize("save_every", [1, 2])
+def test_a_killed_run_resumes_to_the_same_bits(
+    straight: Path, tmp_path: Path, tiny_model: Path, server: str, save_every: int
+) -> None:
+    """Killed in the second epoch: after a checkpoint, or before the first one."""
+    config = _config(tmp_path, tiny_model, server, run__save_every_epochs=save_every)
     process = _start(config)
     deadline = time.monotonic() + 120
-    while not (tmp_path / "run/checkpoints/epoch-000001").exists():
+    seen = "checkpoints/epoch-000001" if save_every == 1 else "metrics.jsonl"
+    while not (tmp_path / "run" / seen).exists():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert "resuming after" in _run(config)
+    assert ("resuming after" in _run(config)) == (save_every == 1)
     assert _metrics(tmp_path) == _metrics(straight)
     for name in ("run/lora/pytorch_lora_weights.safetensors", "run/checkpoints/epoch-000003/optimizer.safetensors"):
         resumed, whole = load_file(tmp_path / name), load_file(straight / name)
@@ -164,11 +177,26 @@ def test_a_killed_run_resumes_to_the_same_bits(straight: Path, tmp_path: Path, t
         assert all(torch.equal(resumed[key], whole[key]) for key in whole)
 
 
+def test_a_finished_run_is_not_trained_again_and_another_is_not_mixed_into_it(
+    straight: Path, tmp_path: Path, tiny_model: Path, server: str
+) -> None:
+    before = _metrics(straight)
+    assert "before" in _run(_config(tmp_path, tiny_model, server, run__output=str(straight / "run")))
+    assert _metrics(straight) == before
+    other = _config(tmp_path, tiny_model, server, run__output=str(straight / "run"), evaluation__num_images=7)
+    process = _start(other)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 2
+    assert "holds a run with evaluation.num_images = 8, not 7" in output
+
+
 def test_two_processes_give_the_numbers_of_one(straight: Path, tmp_path: Path, tiny_model: Path, server: str) -> None:
     _run(_config(tmp_path, tiny_model, server), processes=2)
     for two, one in zip(_metrics(tmp_path), _metrics(straight), strict=True):
         assert two["reward_mean"] == pytest.approx(one["reward_mean"], abs=1e-4)
         assert two["first_ratio_deviation"] == 0
+        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-2)  # a sum, not a mean, over processes
+        assert two["kl"] == pytest.approx(one["kl"], rel=0.05, abs=1e-9)
     one, two = (
         load_file(folder / "run/checkpoints/epoch-000003/adapter.safetensors") for folder in (straight, tmp_path)
     )
@@ -204,6 +232,36 @@ def test_images_without_score_drop_their_group_and_are_counted(tmp_path: Path, t
     (line,) = _metrics(tmp_path)
     assert line["unscored"] == 1
     assert line["groups_dropped"] == 1
+    assert line["filled"] == 0
+    assert "unscored" in (tmp_path / "run/table.md").read_text()  # some of the held-out images failed too
+
+
+def test_filled_scores_are_counted(tmp_path: Path, tiny_model: Path) -> None:
+    with serve_in_background([Redness(fail_every=5)]) as running:
+        config = _config(tmp_path, tiny_model, running.target, run__epochs=1)
+        values = yaml.safe_load(config.read_text())
+        values["rewards"][0] |= {"on_failure": "fill", "fill_value": 0.0}
+        config.write_text(yaml.safe_dump(values))
+        _run(config)
+    (line,) = _metrics(tmp_path)
+    assert line["filled"] >= 3
+    assert line["unscored"] == 0
+
+
+class Equal(Redness):
+    """Everything is worth the same: nothing to learn."""
+
+    def _one(self, sample: Sample) -> Outcome:
+        return Scored(1 / 3, {"strict_correct": 0.0})
+
+
+def test_with_nothing_to_learn_nothing_moves(tmp_path: Path, tiny_model: Path) -> None:
+    with serve_in_background([Equal()]) as running:
+        _run(_config(tmp_path, tiny_model, running.target, run__epochs=1))
+    (line,) = _metrics(tmp_path)
+    assert line["zero_std_ratio"] == 1
+    assert line["global_step"] == 0
+    assert line["loss"] is None
 
 
 def test_a_changed_reward_is_refused_on_resume(straight: Path, tmp_path: Path, tiny_model: Path) -> None:

@@ -9,7 +9,7 @@ with A clamped to +-`advantage_clip` and d the step's s (today's code), or its s
 of May 2025). Log-probabilities are means over the latent's dimensions, which is why the clip range c is so small.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from assay.config import ConfigModel
-from generators.sd3 import PromptEmbeddings
+from generators.embeddings import PromptEmbeddings
 from trainer.sampling import SdeStep, Trajectory, VelocityModel, guided_velocity, sde_step
 
 
@@ -34,18 +34,19 @@ class FlowGrpoConfig(ConfigModel):
     kl_weight: float = Field(0.04, ge=0, description="beta")
     kl_denominator: Literal["std_dev", "transition_std"] = "std_dev"
     global_std: bool = True
+    detach_unconditional: bool = Field(False, description="no gradient through the unconditional branch (July 2025)")
     strict_reward: bool = Field(False, description="train on 1 where the total is 1, else 0")
 
 
-class ReferencePolicy(Protocol):
-    """The generator whose adapter can be switched off for a while."""
+class AdaptedModel(VelocityModel, Protocol):
+    """A velocity model with an adapter that can be switched off for a while: then it is the reference policy."""
 
     def without_adapter(self) -> AbstractContextManager[None]: ...
 
 
 @dataclass
 class StepMetrics:
-    """Sums over (sample, step) pairs; `number` is how many."""
+    """Sums over (sample, step) pairs; `number` is how many, and `ratio_deviation` the largest |ratio - 1|."""
 
     number: float = 0.0
     loss: float = 0.0
@@ -57,12 +58,21 @@ class StepMetrics:
     ratio_deviation: float = 0.0
 
 
-def trained_steps(config: FlowGrpoConfig, num_steps: int, generator: torch.Generator, batch: int) -> Tensor:
-    """(batch, T) indices of the steps to train: the first T = int(n f), or T at random for each sample."""
+def trained_steps(config: FlowGrpoConfig, num_steps: int, seeds: Sequence[int]) -> Tensor:
+    """(batch, T) indices of the steps to train: the first T = int(n f), or T at random for each sample.
+
+    The last step is never drawn: its Gaussian is too sharp to learn from. (The numerosity fork draws from all n.)
+    """
     number = max(1, int(num_steps * config.timestep_fraction))
     if config.timestep_strategy == "first":
-        return torch.arange(number).expand(batch, number)
-    return torch.stack([torch.randperm(num_steps - 1, generator=generator)[:number] for _ in range(batch)])
+        return torch.arange(number).expand(len(seeds), number)
+    draws = [torch.randperm(num_steps - 1, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack([draw[:number] for draw in draws])
+
+
+def clipped_policy_loss(ratio: Tensor, advantages: Tensor, clip_range: float) -> Tensor:
+    """max(-A r, -A clamp(r, 1 - c, 1 + c)), element by element."""
+    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip_range, 1 + clip_range))
 
 
 class FlowGrpoLoss:
@@ -70,7 +80,7 @@ class FlowGrpoLoss:
 
     Args:
         config: the algorithm's settings.
-        model: predicts the velocity of the policy, and of the reference inside `without_adapter()`.
+        model: predicts the velocity of the policy, and inside `without_adapter()` that of the reference.
         guidance_scale: as used in sampling; the ratio is that of the guided policy.
         noise_level: eta, as used in sampling.
     """
@@ -78,13 +88,12 @@ class FlowGrpoLoss:
     def __init__(
         self,
         config: FlowGrpoConfig,
-        model: VelocityModel,
-        reference: ReferencePolicy,
+        model: AdaptedModel,
         *,
         guidance_scale: float,
         noise_level: float,
     ) -> None:
-        self._config, self._model, self._reference = config, model, reference
+        self._config, self._model = config, model
         self._guidance_scale, self._noise_level = guidance_scale, noise_level
 
     def per_step(
@@ -116,8 +125,7 @@ class FlowGrpoLoss:
             step = self._score(trajectory, prompts, negative, rows, column)
             log_ratio = step.log_prob - trajectory.log_probs[rows, column]
             ratio = log_ratio.exp()
-            bounded = ratio.clamp(1 - self._config.clip_range, 1 + self._config.clip_range)
-            policy_loss = torch.maximum(-clamped * ratio, -clamped * bounded)
+            policy_loss = clipped_policy_loss(ratio, clamped, self._config.clip_range)
             kl = self._kl(step, mean_ref, trajectory.sigmas[column] - trajectory.sigmas[column + 1])
             loss = policy_loss + self._config.kl_weight * kl
             _add(metrics, kept, loss, policy_loss, kl, log_ratio, self._config.clip_range)
@@ -133,7 +141,15 @@ class FlowGrpoLoss:
     ) -> SdeStep:
         """Score each row's stored step `column[row]` under the present policy."""
         latents, sigma = trajectory.states[rows, column], trajectory.sigmas[column]
-        velocity = guided_velocity(self._model, latents, sigma, prompts, negative, self._guidance_scale)
+        velocity = guided_velocity(
+            self._model,
+            latents,
+            sigma,
+            prompts,
+            negative,
+            self._guidance_scale,
+            detach_unconditional=self._config.detach_unconditional,
+        )
         return sde_step(
             latents,
             velocity,
@@ -156,7 +172,7 @@ class FlowGrpoLoss:
         """Mean of the step's Gaussian without the adapter; None where no KL is asked for."""
         if self._config.kl_weight == 0:
             return None
-        with self._reference.without_adapter():
+        with self._model.without_adapter():
             return self._score(trajectory, prompts, negative, rows, column).mean
 
     def _kl(self, step: SdeStep, mean_ref: Tensor | None, noise_drop: Tensor) -> Tensor:

@@ -1,0 +1,90 @@
+"""The rewards of an epoch over all processes, and the advantages that this process's samples get from them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from assay.rewards import RewardBatch
+from trainer.advantages import epoch_advantages
+from trainer.algorithms.flow_grpo import FlowGrpoConfig
+from trainer.gathering import gather_rows
+from trainer.rollout import MicroBatch
+
+
+@dataclass(frozen=True)
+class RewardTable:
+    """One row a sample, over all processes in order of process.
+
+    Args:
+        totals: (samples,) weighted rewards, NaN where there is none.
+        groups: (samples,) group ids.
+        components: name of a reward -> (samples,) what its service scored, NaN where that failed.
+        fills: how many failed scores a `fill` policy replaced.
+        own: the rows of this process.
+    """
+
+    totals: NDArray[np.float64]
+    groups: NDArray[np.int64]
+    components: dict[str, NDArray[np.float64]]
+    fills: int
+    own: slice
+
+    @classmethod
+    def gather(
+        cls,
+        accelerator: Accelerator,
+        batches: Sequence[MicroBatch],
+        scores: Sequence[RewardBatch],
+        names: Sequence[str],
+    ) -> "RewardTable":
+        """Build it from each process's micro-batches, their scores, and the names of the rewards."""
+        groups = np.array([sample.group for batch in batches for sample in batch.samples], dtype=np.float64)
+        columns = [np.concatenate([score.totals for score in scores]), groups]
+        columns += [np.concatenate([score.components[name] for score in scores]) for name in names]
+        fills = gather_rows(accelerator, np.array([[float(sum(score.fills for score in scores))]]))
+        rows = gather_rows(accelerator, np.stack(columns, 1))
+        start = accelerator.process_index * len(groups)
+        return cls(
+            totals=rows[:, 0],
+            groups=rows[:, 1].astype(np.int64),
+            components={name: rows[:, 2 + index] for index, name in enumerate(names)},
+            fills=int(fills.sum()),
+            own=slice(start, start + len(groups)),
+        )
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        return np.isfinite(self.totals)
+
+    def own_advantages(self, config: FlowGrpoConfig) -> NDArray[np.float64]:
+        """(samples of this process,) advantages."""
+        rewards = self._strict() if config.strict_reward else self.totals
+        everyone = epoch_advantages(rewards, self.groups, self.valid, global_std=config.global_std)
+        return everyone[self.own]
+
+    def metrics(self, config: FlowGrpoConfig) -> dict[str, float]:
+        """Means over what has a score, what has none, and how informative the groups were."""
+        trained_on = self._strict() if config.strict_reward else self.totals
+        dropped = np.unique(self.groups[~self.valid])
+        kept = [trained_on[self.groups == group] for group in np.unique(self.groups) if group not in dropped]
+        return {
+            "reward_mean": _mean(self.totals[self.valid]),
+            "strict": _mean(self._strict()[self.valid]),
+            "unscored": int((~self.valid).sum()),
+            "filled": self.fills,
+            "groups_dropped": len(dropped),
+            "zero_std_ratio": _mean(np.array([float(np.ptp(group) == 0) for group in kept])),
+            "reward_std_mean": _mean(np.array([group.std() for group in kept])),
+            **{f"reward/{name}": _mean(values[np.isfinite(values)]) for name, values in self.components.items()},
+        }
+
+    def _strict(self) -> NDArray[np.float64]:
+        """1 where the total is 1, else 0."""
+        return (self.totals == 1).astype(np.float64)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if len(values) else float("nan")

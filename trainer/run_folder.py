@@ -1,0 +1,169 @@
+"""The folder of a run: what it is a run of, its log, its evaluations. What is written survives a kill at any moment.
+
+run.json            the settings that decide the numbers; another run is refused
+metrics.jsonl       a line an epoch
+evaluations/        a folder an evaluation: results.jsonl, summary.json, PNG of the gallery's pictures
+checkpoints/        see trainer.checkpoint
+lora/ table.md results.json gallery.png reward_curve.png     renewed at every evaluation or checkpoint
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from assay.errors import ConfigError
+from trainer.config import TrainConfig
+from trainer.evaluation import EvaluatedImage, Evaluation
+
+# Fields that may differ when a run is taken up again: they decide when and where it runs, not its numbers.
+FREE_RUN_FIELDS = {
+    "output",
+    "epochs",
+    "save_every_epochs",
+    "trackers",
+    "threads",
+    "reward_deadline_s",
+    "service_wait_s",
+    "tls_ca",
+}
+
+
+class RunFolder:
+    """Reads and writes the folder of one run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.checkpoints = root / "checkpoints"
+        self._metrics = root / "metrics.jsonl"
+
+    def claim(self, config: TrainConfig) -> None:
+        """Make the folder this run's, or check that it is.
+
+        Raises:
+            ConfigError: it holds a run with other settings; names the first field that differs.
+        """
+        mine = dict(_flat(_identity(config)))
+        record = self.root / "run.json"
+        if record.exists():
+            theirs = json.loads(record.read_text())
+            for field in sorted(mine.keys() | theirs.keys()):
+                if mine.get(field) != theirs.get(field):
+                    raise ConfigError(
+                        f"run.output = {self.root} holds a run with {field} = {theirs.get(field)!r}, "
+                        f"not {mine.get(field)!r}: choose another run.output, or delete that folder"
+                    )
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_whole(record, json.dumps(mine, indent=1) + "\n")
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        with self._metrics.open("a") as file:
+            file.write(json.dumps(_without_nan(line)) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The logged epochs. A last line that a kill cut short is left out."""
+        if not self._metrics.exists():
+            return []
+        return [json.loads(line) for line in self._metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    def forget_after(self, epoch: int) -> None:
+        """Drop logged epochs that will be trained again."""
+        kept = [line for line in self.metrics() if line["epoch"] <= epoch]
+        if self._metrics.exists():
+            write_whole(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def has_evaluation(self, epoch: int) -> bool:
+        return (self._evaluation(epoch) / "summary.json").exists()
+
+    def save_evaluation(self, evaluation: Evaluation, accuracy: str, minutes: float) -> None:
+        """Write images and judgements; `summary.json` comes last and makes the evaluation whole."""
+        folder = self._evaluation(evaluation.epoch)
+        folder.mkdir(parents=True, exist_ok=True)
+        for image in evaluation.images:
+            if image.image is not None:
+                Image.fromarray(image.image).save(folder / f"{image.index:05d}.png")
+        write_whole(folder / "results.jsonl", "".join(json.dumps(_row(image)) + "\n" for image in evaluation.images))
+        summary = {**evaluation.summary(accuracy), "minutes": minutes}
+        write_whole(folder / "summary.json", json.dumps(_without_nan(summary), indent=1) + "\n")
+
+    def load_evaluation(self, epoch: int) -> Evaluation:
+        folder = self._evaluation(epoch)
+        rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+        return Evaluation(epoch, [_from_row(row, folder) for row in rows])
+
+    def evaluation_summaries(self) -> list[dict[str, Any]]:
+        """In order of their epochs."""
+        return [json.loads(path.read_text()) for path in sorted(self.root.glob("evaluations/epoch-*/summary.json"))]
+
+    def _evaluation(self, epoch: int) -> Path:
+        return self.root / "evaluations" / f"epoch-{epoch:06d}"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is either there as a whole or not there."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    partial.rename(path)
+
+
+def _identity(config: TrainConfig) -> dict[str, Any]:
+    """All settings but the free ones, and a digest of the model's weights where they are local files."""
+    settings = config.model_dump(mode="json")
+    for field in FREE_RUN_FIELDS:
+        settings["run"].pop(field)
+    for reward in settings["rewards"]:
+        reward.pop("targets")
+    digest = hashlib.sha256()
+    for file in sorted(Path(config.model.path).glob("transformer/*.safetensors")):
+        digest.update(file.read_bytes())
+    return {**settings, "weights": digest.hexdigest()}
+
+
+def _flat(values: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """(dotted field, value) of every leaf."""
+    pairs = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else None
+    if pairs is None:
+        yield prefix, values
+        return
+    for key, value in pairs:
+        yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def _row(image: EvaluatedImage) -> dict[str, Any]:
+    return _without_nan(
+        {
+            "index": image.index,
+            "prompt": image.prompt,
+            "count": image.count,
+            "total": image.total,
+            "components": image.components,
+        }
+    )
+
+
+def _from_row(row: dict[str, Any], folder: Path) -> EvaluatedImage:
+    picture = folder / f"{row['index']:05d}.png"
+    return EvaluatedImage(
+        index=row["index"],
+        prompt=row["prompt"],
+        count=row["count"],
+        total=_number(row["total"]),
+        components={name: _number(value) for name, value in row["components"].items()},
+        image=np.asarray(Image.open(picture)) if picture.exists() else None,
+    )
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: null stands for it."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and value != value else value
