@@ -1,5 +1,6 @@
 """What the README promises, done as it says, in processes of its own: serve, score, use the client, train, survive."""
 
+import contextlib
 import json
 import os
 import re
@@ -114,7 +115,8 @@ def test_training_survives_the_death_of_its_service(tmp_path: Path) -> None:
         assert training.poll() is None, training.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    _service_below(training.pid).kill()
+    with contextlib.suppress(psutil.NoSuchProcess):  # the next epoch's images are being sampled and scored
+        _service_below(training.pid).kill()
     output, _ = training.communicate(timeout=200)
     assert training.returncode == 0, output
     assert "starting it again" in output
@@ -127,6 +129,26 @@ def test_training_survives_the_death_of_its_service(tmp_path: Path) -> None:
     exec(lora_snippet.replace("runs/miniature_counting", str(tmp_path / "run")), scope)
     assert scope["image"].size == (64, 64)  # type: ignore[attr-defined]
     assert not [p for p in psutil.process_iter(["cmdline"]) if f"serve.grpc_port={port}" in (p.info["cmdline"] or [])]
+
+
+def test_a_service_that_cannot_start_ends_training_with_its_reason(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["scripts/train_with_service.sh", "configs/train/miniature_counting.yaml", f"run.output={tmp_path / 'run'}"],
+        cwd=ROOT,
+        env={
+            **ENVIRONMENT,
+            "BIN": str(Path(sys.executable).parent),
+            "SERVICE_LOG": str(tmp_path / "service.log"),
+            "SERVICE_ARGS": "scorer.detector.model=no/such/folder serve.grpc_port=0",
+        },
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode != 0
+    assert "cannot start" in done.stderr
+    assert "no/such/folder" in done.stderr
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def _service_below(pid: int) -> psutil.Process:
