@@ -71,13 +71,13 @@ def sample_metadata(rng: np.random.Generator) -> GenEvalMetadata:
 
 
 def scene_for(metadata: GenEvalMetadata, rng: np.random.Generator) -> Scene:
-    """A scene of just the objects that the task names, standing as it says. Objects of one clause share a colour."""
+    """A tidy scene of just the objects that the task names, standing as it says; those of a clause share a colour."""
     wanted: list[tuple[str, str]] = []
     for clause in metadata["include"]:
         color = clause.get("color") or str(rng.choice(list(COLORS)))
         wanted += [(clause["class"], color)] * clause["count"]
     while True:
-        scene = sample_scene(wanted, rng)
+        scene = sample_scene(wanted, rng, tidy=True)
         if metadata["tag"] != "position" or _stands(scene, metadata["include"][1]["position"][0]):
             return scene
 

@@ -16,6 +16,8 @@ GAP = 2  # free pixels between the squares of two objects, and MARGIN to the ima
 MARGIN = 1
 # (largest number of objects, smallest side, largest side): what fits without crowding
 SIDES = ((4, 11, 18), (7, 10, 15), (10, 10, 12))
+# Tidy scenes: one side length, and squares that start one pixel after a multiple of TIDY_STEP.
+TIDY_SIDE, TIDY_STEP = 14, 8
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,15 @@ class Scene:
         return canvas.round().astype(np.uint8)
 
 
-def sample_scene(labels: list[tuple[str, str]], rng: np.random.Generator) -> Scene:
+def sample_scene(labels: list[tuple[str, str]], rng: np.random.Generator, *, tidy: bool = False) -> Scene:
     """Place one glyph for each (class, colour) at random, none touching another.
 
     Args:
         labels: 0 to 10 pairs of class name and colour name.
         rng: source of all randomness.
+        tidy: all objects of one size, on a lattice: what a small generator learns to draw in minutes.
     """
-    squares = _place(len(labels), rng)
+    squares = _place(len(labels), rng, tidy)
     objects = tuple(
         WorldObject(class_name, color, left, top, side, _jitter(COLORS[color], rng))
         for (class_name, color), (left, top, side) in zip(labels, squares, strict=True)
@@ -92,13 +95,16 @@ def _paint(canvas: NDArray[np.float32], item: WorldObject) -> None:
     window += (fill - window) * shape.coverage[..., None]
 
 
-def _place(number: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
+def _place(number: int, rng: np.random.Generator, tidy: bool) -> list[tuple[int, int, int]]:
     """Squares (left, top, side) by rejection; starts over when a square finds no room."""
     smallest, largest = next((low, high) for most, low, high in SIDES if number <= most)
+    step = 1
+    if tidy:
+        smallest, largest, step = TIDY_SIDE, TIDY_SIDE, TIDY_STEP
     while True:
         squares: list[tuple[int, int, int]] = []
         for _ in range(number):
-            square = _free_square(squares, smallest, largest, rng)
+            square = _free_square(squares, smallest, largest, step, rng)
             if square is None:
                 break
             squares.append(square)
@@ -107,11 +113,12 @@ def _place(number: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
 
 
 def _free_square(
-    taken: list[tuple[int, int, int]], smallest: int, largest: int, rng: np.random.Generator
+    taken: list[tuple[int, int, int]], smallest: int, largest: int, step: int, rng: np.random.Generator
 ) -> tuple[int, int, int] | None:
     for _ in range(60):
         side = int(rng.integers(smallest, largest + 1))
-        left, top = (int(v) for v in rng.integers(MARGIN, IMAGE_SIDE - side - MARGIN + 1, 2))
+        places = (IMAGE_SIDE - side - 2 * MARGIN) // step + 1
+        left, top = (MARGIN + step * int(place) for place in rng.integers(0, places, 2))
         if all(
             left >= x + s + GAP or x >= left + side + GAP or top >= y + s + GAP or y >= top + side + GAP
             for x, y, s in taken
