@@ -67,7 +67,7 @@ def test_score_command_says_why(target: str) -> None:
         (["--class", "apple", "--count", "0"], "count"),
         (["--class", "apple", "--count", "3", "--color", "mauve"], "mauve"),
         (["--class", "apple", "--count", "3", "--scorer", "beauty"], "beauty"),
-        (["--prompt", "a photo of three apples"], "task"),
+        (["--prompt", "a photo of three apples"], "no scorer there judges"),
     ],
 )
 def test_bad_questions_get_clear_answers_and_the_server_goes_on(

@@ -66,6 +66,7 @@ def _config(folder: Path, model: Path, target: str, **changes: object) -> Path:
         "groups_per_epoch": 4,
         "micro_batch_size": 4,
     }
+    config["algorithm"] |= {"optimizer_steps_per_epoch": 2}
     config["evaluation"] |= {"num_steps": 4, "num_images": 8, "gallery_prompts": 4, "accuracy": "red/strict_correct"}
     config["rewards"] = [{"name": "red", "scorer": "redness", "targets": [target]}]
     config["run"] |= {"output": str(folder / "run"), "epochs": 3, "save_every_epochs": 1, "threads": 1}
@@ -82,8 +83,7 @@ def _config(folder: Path, model: Path, target: str, **changes: object) -> Path:
 def _start(config: Path, processes: int = 1) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "assay.cli", "train", str(config)]
     if processes > 1:
-        launch = ["accelerate.commands.launch", "--cpu", "--num_processes", str(processes), "--num_machines", "1"]
-        launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+        launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         command = [sys.executable, "-m", *launch, "-m", "assay.cli", "train", str(config)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(
