@@ -83,6 +83,11 @@ class Trainer:
         """Train to the configured number of epochs, from the newest checkpoint if there is one."""
         if self._accelerator.is_main_process:
             self._folder.claim(self._config)
+        sampling, processes = self._config.sampling, self._accelerator.num_processes
+        self._accelerator.print(
+            f"{sampling.groups_per_epoch} groups of {sampling.group_size} images an epoch, "
+            f"on {processes} process{'es' if processes > 1 else ''} ({self._accelerator.device.type})"
+        )
         self._resume()
         trackers = {"tensorboard": {"purge_step": self._epoch + 1}}  # epochs that are trained again are shown once
         self._accelerator.init_trackers("assay", init_kwargs=trackers)
