@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 PROTO_BASE ?= main
 
-.PHONY: setup train test lint format serve bench proto clean
+.PHONY: setup train test test-ray lint format serve bench proto clean
 
 setup: $(READY)  ## install everything into .venv
 
@@ -27,6 +27,10 @@ train: setup  ## start the GenEval service and fine-tune the miniature against i
 test: setup lint  ## lint and test
 	$(TEST_ENV) $(BIN)/python -m pytest
 
+test-ray: setup  ## faults of batch jobs on Ray: some minutes, and not part of `make test`
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,ray]'
+	$(TEST_ENV) $(BIN)/python -m pytest -m ray
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,6 +46,7 @@ serve: setup  ## serve GenEval on localhost
 
 bench: setup  ## compare side by side, and print ratios
 	$(BIN)/python benchmarks/null_scorer.py
+	$(BIN)/python benchmarks/batch_engine.py
 
 proto: setup  ## regenerate the stubs, lint the contract, check that it breaks nobody
 	$(BIN)/python proto/generate.py

@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
 from assay.errors import ConfigError, FingerprintMismatchError
+from assay.files import write_whole
 from assay.rewards import RewardSet
 from generators.sd3 import SD3Generator
 from trainer import report
@@ -25,7 +26,7 @@ from trainer.evaluation import Evaluation, evaluate
 from trainer.prompts import PromptTask, draw_epoch, draw_evaluation
 from trainer.reward_table import RewardTable
 from trainer.rollout import MicroBatch, PromptEncoder, collect, process_share
-from trainer.run_folder import RunFolder, write_whole
+from trainer.run_folder import RunFolder
 from trainer.update import PolicyUpdate
 
 AUTOCAST_DTYPES = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from assay.errors import ConfigError
+from assay.files import write_whole
 from trainer.config import TrainConfig
 from trainer.evaluation import EvaluatedImage, Evaluation
 
@@ -102,13 +103,6 @@ class RunFolder:
 
     def _evaluation(self, epoch: int) -> Path:
         return self.root / "evaluations" / f"epoch-{epoch:06d}"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is either there as a whole or not there."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.rename(path)
 
 
 def _identity(config: TrainConfig) -> dict[str, Any]:

@@ -1,0 +1,119 @@
+"""Attempts on all GPUs of a machine or a cluster, with Ray: one actor a device, each keeping its worker loaded.
+
+An actor that dies takes only its own attempt with it: that ends in an error, and a new actor takes the place. All
+machines of a cluster must see the run's folder, the models and the inputs under the same paths.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from assay.errors import ConfigError
+from pipelines.engine.attempt import Raised, Result, Task
+from pipelines.engine.batch import BatchStoppedError
+from pipelines.engine.executors import InProcess
+from pipelines.engine.stage import Stage
+
+#: So many deaths in a row, with no attempt ended well or ill in between, are no accident of one unit.
+DEATHS_IN_A_ROW = 20
+
+
+class RayActors:
+    """An executor with `number` actors, each with one GPU or, without GPUs, one CPU core.
+
+    Raises:
+        ConfigError: there are no resources for as many.
+    """
+
+    def __init__(self, stages: Mapping[str, Stage], number: int, *, on_gpus: bool) -> None:
+        available = ray.cluster_resources().get("GPU" if on_gpus else "CPU", 0)
+        if not 1 <= number <= available:
+            kind = "GPUs" if on_gpus else "CPU cores"
+            raise ConfigError(f"workers = {number}; allowed: 1 to {available:.0f}, the {kind} that Ray has")
+        self._stages = dict(stages)
+        self._on_gpus = on_gpus
+        self._idle = [self._new_actor() for _ in range(number)]
+        self._running: dict[Any, tuple[Any, Task]] = {}
+        self._deaths_in_a_row = 0
+
+    def has_room(self) -> bool:
+        return bool(self._idle)
+
+    def submit(self, task: Task) -> None:
+        actor = self._idle.pop()
+        self._running[actor.attempt.remote(task)] = actor, task
+
+    def next_result(self, timeout_s: float) -> Result | None:
+        ended, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
+        if not ended:
+            return None
+        actor, task = self._running.pop(ended[0])
+        try:
+            result: Result = ray.get(ended[0])
+        except RayActorError as error:
+            return self._worker_died(actor, task, str(error))
+        except RayTaskError as error:
+            raise error.as_instanceof_cause() from None  # the worker could not be loaded
+        self._deaths_in_a_row = 0
+        if isinstance(result, Raised) and result.worker_broken:
+            self._replace(actor)
+            return dataclasses.replace(result, worker_broken=False)
+        self._idle.append(actor)
+        return result
+
+    def close(self) -> None:
+        for actor in [*self._idle, *(actor for actor, _ in self._running.values())]:
+            ray.kill(actor)
+        self._idle, self._running = [], {}
+
+    def _worker_died(self, actor: Any, task: Task, why: str) -> Raised:
+        self._deaths_in_a_row += 1
+        if self._deaths_in_a_row >= DEATHS_IN_A_ROW:
+            raise BatchStoppedError(f"{DEATHS_IN_A_ROW} workers died one after another, the last with: {why}")
+        self._replace(actor)
+        first_line = why.strip().splitlines()[0] if why.strip() else "no reason given"
+        return Raised(task, "WorkerDiedError", f"the process that did this unit died: {first_line}", traceback=why)
+
+    def _replace(self, actor: Any) -> None:
+        ray.kill(actor)
+        self._idle.append(self._new_actor())
+
+    def _new_actor(self) -> Any:
+        resources = {"num_gpus": 1, "num_cpus": 0} if self._on_gpus else {"num_cpus": 1}
+        # Ray gives a process with one GPU the variable CUDA_VISIBLE_DEVICES with that one entry: it is cuda:0 there.
+        return _Actor.options(**resources).remote(self._stages, "cuda:0" if self._on_gpus else "cpu")
+
+
+class _WorkerProcess:
+    """A worker in a process of its own."""
+
+    def __init__(self, stages: Mapping[str, Stage], device: str) -> None:
+        self._local = InProcess(stages, device)
+
+    def attempt(self, task: Task) -> Result | None:
+        self._local.submit(task)
+        return self._local.next_result(0)
+
+
+_Actor: Any = ray.remote(max_restarts=0)(_WorkerProcess)
+
+
+def start_ray(address: str | None, gpus: list[str], num_cpus: int) -> None:
+    """Connect to a cluster, or start Ray on this machine alone.
+
+    Args:
+        address: as `ray.init` takes it ("auto", "host:port"); None starts Ray here.
+        gpus: entries of CUDA_VISIBLE_DEVICES that Ray may give to actors; only for Ray started here.
+        num_cpus: cores that Ray may give to actors; likewise.
+    """
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
+    if address is not None:
+        ray.init(address=address, **quiet)
+        return
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    ray.init(num_gpus=len(gpus), num_cpus=num_cpus, include_dashboard=False, **quiet)
