@@ -10,11 +10,14 @@ from typing import Annotated
 
 import typer
 
+from assay import pipeline_commands
 from assay.errors import AssayError, ConfigError, InvalidRequestError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Reward services for image generation, and training on them."
 )
+app.command()(pipeline_commands.generate)
+app.add_typer(pipeline_commands.status_app, name="pipeline")
 
 #: command -> (module, function) that does it, for commands of packages built on this one.
 _HANDED_OVER = {"train": ("trainer.cli", "train")}

@@ -2,6 +2,7 @@
 
 import hashlib
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -20,3 +21,11 @@ def digest_file(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_folder(folder: Path, patterns: Sequence[str]) -> str:
+    """SHA-256 over the relative names and contents of the files that match one of the patterns, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
+        digest.update(f"{path.relative_to(folder).as_posix()}:{digest_file(path)}\n".encode())
+    return digest.hexdigest()

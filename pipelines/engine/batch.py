@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from filelock import SoftFileLease
 
@@ -61,6 +62,19 @@ class BatchReport:
     @property
     def complete(self) -> bool:
         return not (self.failed or self.blocked or self.left)
+
+    def sentence(self, root: Path) -> str:
+        """For people: what happened, and where to look."""
+        counts = {
+            "done": self.done,
+            "done before": self.skipped,
+            "done by other runs": self.elsewhere,
+            "failed": self.failed,
+            "blocked": self.blocked,
+            "left": self.left,
+        }
+        said = ", ".join(f"{number} {kind}" for kind, number in counts.items() if number) or "nothing to do"
+        return f"{said}; see `assay pipeline status {root}`"
 
 
 def run_batch(

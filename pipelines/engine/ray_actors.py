@@ -16,6 +16,7 @@ from assay.errors import ConfigError
 from pipelines.engine.attempt import Raised, Result, Task
 from pipelines.engine.batch import BatchStoppedError
 from pipelines.engine.executors import InProcess
+from pipelines.engine.settings import BatchSettings
 from pipelines.engine.stage import Stage
 
 #: So many deaths in a row, with no attempt ended well or ill in between, are no accident of one unit.
@@ -69,6 +70,7 @@ class RayActors:
         for actor in [*self._idle, *(actor for actor, _ in self._running.values())]:
             ray.kill(actor)
         self._idle, self._running = [], {}
+        ray.shutdown()
 
     def _worker_died(self, actor: Any, task: Task, why: str) -> Raised:
         self._deaths_in_a_row += 1
@@ -102,18 +104,22 @@ class _WorkerProcess:
 _Actor: Any = ray.remote(max_restarts=0)(_WorkerProcess)
 
 
-def start_ray(address: str | None, gpus: list[str], num_cpus: int) -> None:
-    """Connect to a cluster, or start Ray on this machine alone.
+def start(stages: Mapping[str, Stage], settings: BatchSettings, gpus: list[str]) -> RayActors:
+    """Actors on a running cluster, or on Ray started on this machine alone.
 
     Args:
-        address: as `ray.init` takes it ("auto", "host:port"); None starts Ray here.
-        gpus: entries of CUDA_VISIBLE_DEVICES that Ray may give to actors; only for Ray started here.
-        num_cpus: cores that Ray may give to actors; likewise.
+        stages: by name.
+        settings: which cluster, and how many workers where there are no GPUs.
+        gpus: entries of CUDA_VISIBLE_DEVICES to use on this machine. On a cluster, Ray says which GPUs there are.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
-    if address is not None:
-        ray.init(address=address, **quiet)
-        return
-    if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-    ray.init(num_gpus=len(gpus), num_cpus=num_cpus, include_dashboard=False, **quiet)
+    if settings.ray_address is not None:
+        ray.init(address=settings.ray_address, **quiet)
+        there = int(ray.cluster_resources().get("GPU", 0))
+        number = there if settings.num_gpus == -1 else settings.num_gpus
+    else:
+        if gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        number = len(gpus)
+        ray.init(num_gpus=number, num_cpus=settings.workers, include_dashboard=False, **quiet)
+    return RayActors(stages, number or settings.workers, on_gpus=number > 0)

@@ -47,7 +47,7 @@ def parse_indices(parts: Sequence[str], number: int) -> frozenset[int]:
     chosen: set[int] = set()
     for part in " ".join(parts).replace(",", " ").split():
         found = _RANGE.fullmatch(part)
-        if not found and not part.isdigit():
+        if not found and not part.isdecimal():
             raise ConfigError(f"indices: {part!r} is neither a whole number nor a range a-b or a:b")
         first, last = (int(found[1]), int(found[2])) if found else (int(part), int(part))
         if first > last:

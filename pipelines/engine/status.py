@@ -37,23 +37,33 @@ class StageStatus:
         return self.done + self.failed + self.pending
 
 
-def write_plan(ledger: Ledger, units: Sequence[Unit]) -> None:
+@dataclass(frozen=True)
+class Plan:
+    """All units of one variant, in their order, and the job that does them."""
+
+    job: str
+    variant: str
+    units: list[PlannedUnit]
+
+
+def write_plan(ledger: Ledger, job: str, units: Sequence[Unit]) -> None:
     """Record all units of the variants that occur among `units`, in the place of the variants' earlier plans."""
     for variant, planned in groupby(sorted(units, key=lambda unit: unit.variant), key=lambda unit: unit.variant):
         path = ledger.plans / f"{hashlib.sha256(variant.encode()).hexdigest()[:16]}.json"
-        write_whole(path, json.dumps([asdict(unit.planned()) for unit in planned]) + "\n")
+        plan = Plan(job, variant, [unit.planned() for unit in planned])
+        write_whole(path, json.dumps(asdict(plan)) + "\n")
 
 
-def read_plans(ledger: Ledger) -> Iterator[list[PlannedUnit]]:
-    """The units of each variant that has a plan, in their order."""
-    for path in sorted(ledger.plans.glob("*.json")):
-        yield [PlannedUnit(**unit) for unit in json.loads(path.read_text())]
+def read_plans(ledger: Ledger) -> list[Plan]:
+    """The plan of each variant, sorted by variant."""
+    plans = [json.loads(path.read_text()) for path in ledger.plans.glob("*.json")]
+    plans.sort(key=lambda plan: str(plan["variant"]))
+    return [Plan(p["job"], p["variant"], [PlannedUnit(**unit) for unit in p["units"]]) for p in plans]
 
 
 def stage_statuses(ledger: Ledger) -> list[StageStatus]:
     """The status of each stage of each variant, sorted by variant, stages as planned."""
-    statuses = [status for units in read_plans(ledger) for status in _of_variant(ledger, units)]
-    return sorted(statuses, key=lambda status: status.variant)
+    return [status for plan in read_plans(ledger) for status in _of_plan(ledger, plan)]
 
 
 def open_ledger(root: Path) -> Ledger:
@@ -75,15 +85,15 @@ def table(statuses: Iterable[StageStatus]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
-def _of_variant(ledger: Ledger, units: list[PlannedUnit]) -> Iterator[StageStatus]:
-    for stage in dict.fromkeys(unit.stage for unit in units):
-        mine = [unit for unit in units if unit.stage == stage]
+def _of_plan(ledger: Ledger, plan: Plan) -> Iterator[StageStatus]:
+    for stage in dict.fromkeys(unit.stage for unit in plan.units):
+        mine = [unit for unit in plan.units if unit.stage == stage]
         states = {unit.name: ledger.state(unit) for unit in mine}
         counts = Counter(states.values())
         done, failed = counts[State.DONE], counts[State.FAILED]
         failures = [ledger.failure(name) for name, state in states.items() if state is State.FAILED]
         yield StageStatus(
-            variant=mine[0].variant,
+            variant=plan.variant,
             stage=stage,
             done=done,
             failed=failed,

@@ -4,7 +4,6 @@ A detector with a few weights missing still answers, with near-zero scores that 
 whose keys do not match the model's exactly is refused. Only safetensors files are read: loading runs no code from them.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
 from assay.errors import AssayError
+from assay.files import digest_folder
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
 _MODEL_FILES = ("*.safetensors", "*.json", "*.txt")
@@ -53,11 +53,7 @@ def locate_model(name: str, revision: str | None = None) -> Path:
 
 def digest_model(folder: Path) -> str:
     """SHA-256 over the names and contents of a model's weights, configuration, preprocessor and tokenizer files."""
-    digest = hashlib.sha256()
-    for path in sorted(path for pattern in _MODEL_FILES for path in folder.glob(pattern)):
-        with path.open("rb") as stream:
-            digest.update(f"{path.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
+    return digest_folder(folder, _MODEL_FILES)
 
 
 def load_complete(model_class: Any, folder: Path, device: str, allow_unexpected: Sequence[str] = ()) -> Any:

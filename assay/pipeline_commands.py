@@ -1,0 +1,103 @@
+"""The commands that run batch jobs and tell how far they are. Flags that are left out keep the setting's default."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+#: command -> (module, function) that does it, in packages built on this one.
+_GENERATE = ("pipelines.generate.command", "generate")
+_STATUS = ("pipelines.status_command", "status")
+_SUMMARY = ("pipelines.status_command", "summary")
+
+status_app = typer.Typer(no_args_is_help=True, help="How far batch jobs are.")
+
+
+def generate(
+    config: Annotated[Path | None, typer.Option(help="YAML file with any of these settings.")] = None,
+    planning_model: Annotated[
+        str | None, typer.Option("--planning_model", help="Folder below --predicted_instructions_root.")
+    ] = None,
+    all_planning_models: Annotated[
+        bool | None, typer.Option("--all_planning_models", help="Every folder there, instead of one.")
+    ] = None,
+    flux_ckpt: Annotated[
+        str | None,
+        typer.Option("--flux_ckpt", help="FLUX.2 klein: folder or hub name. Default: checkpoints/flux2-klein-4B."),
+    ] = None,
+    predicted_instructions_root: Annotated[
+        Path | None,
+        typer.Option(
+            "--predicted_instructions_root", help="Holds NAME/results.jsonl. Default: predicted_instructions."
+        ),
+    ] = None,
+    output_root: Annotated[Path | None, typer.Option("--output_root", help="Default: generated_images.")] = None,
+    num_inference_steps: Annotated[
+        int | None, typer.Option("--num_inference_steps", help="Denoising steps. Default: 28.")
+    ] = None,
+    height: Annotated[int | None, typer.Option(help="In pixels. Default: the first reference's.")] = None,
+    width: Annotated[int | None, typer.Option(help="In pixels. Default: the first reference's.")] = None,
+    num_gpus: Annotated[
+        int | None, typer.Option("--num_gpus", help="Of those CUDA_VISIBLE_DEVICES shows; -1 is all. Default: -1.")
+    ] = None,
+    no_skip_existing: Annotated[
+        bool, typer.Option("--no_skip_existing", help="Make again what is there already.")
+    ] = False,
+    max_samples: Annotated[
+        int | None, typer.Option("--max_samples", help="Only the first of each planning model; -1 is all. Default: -1.")
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option("--data_root", help="Image paths are relative to it. Default: the working directory.")
+    ] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option("--guidance_scale", help="Distilled checkpoints ignore it. Default: 4.0.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Another number gives other images. Default: 0.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch_size", help="Instructions of a sample rendered in one pass. Default: 8.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16. Default: auto.")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, in_process or ray. Default: auto.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes of Ray where there is no GPU. Default: 1.")] = None,
+    ray_address: Annotated[str | None, typer.Option("--ray_address", help="Of a running cluster.")] = None,
+    retries: Annotated[
+        int | None, typer.Option(help="Further attempts after an error that may pass. Default: 2.")
+    ] = None,
+    continue_on_error: Annotated[
+        bool | None,
+        typer.Option("--continue_on_error/--fail_fast", help="After a sample has failed. Default: continue."),
+    ] = None,
+    shard: Annotated[str | None, typer.Option(help="i/n: the i-th of n parts, i from 0.")] = None,
+    indices: Annotated[str | None, typer.Option(help="Positions in the file, e.g. '0 3 10-20'.")] = None,
+) -> None:
+    """Make an image for each instruction that planning models wrote, with FLUX.2 klein."""
+    flags = dict(locals())
+    flags["skip_existing"] = False if flags.pop("no_skip_existing") else None
+    raise typer.Exit(_call(_GENERATE, flags.pop("config"), _overrides(flags)))
+
+
+@status_app.command()
+def status(
+    folder: Annotated[Path, typer.Argument(help="Output folder of a batch job.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show how many units are done, have failed, are pending, and why those that failed did. Exit code 1 if any did."""
+    raise typer.Exit(_call(_STATUS, folder, as_json))
+
+
+@status_app.command()
+def summary(folder: Annotated[Path, typer.Argument(help="Output folder of a batch job.")]) -> None:
+    """Derive the job's summary files anew from what is there."""
+    raise typer.Exit(_call(_SUMMARY, folder))
+
+
+def _overrides(flags: dict[str, Any]) -> list[str]:
+    """`field=value` for each flag that was given; JSON is YAML, so that a name such as "1e3" stays a name."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    return [f"{name}={json.dumps(str(v) if isinstance(v, Path) else v)}" for name, v in given.items()]
+
+
+def _call(where: tuple[str, str], *arguments: Any) -> int:
+    return int(getattr(import_module(where[0]), where[1])(*arguments))

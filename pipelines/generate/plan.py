@@ -1,0 +1,62 @@
+"""A unit of work for each sample: what decides its images, and where they go."""
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path, PurePath
+
+from assay.files import digest_file
+from pipelines.engine.unit import Unit
+from pipelines.generate.records import Record
+from pipelines.generate.settings import GenerateSettings
+
+STAGE = "generate"
+
+
+def plan_units(
+    records: Iterable[Record], settings: GenerateSettings, planning_model: str, checkpoint_digest: str
+) -> list[Unit]:
+    """One unit a record. A reference that is missing is left to the unit, which fails for it alone."""
+    digest = cache(_digest_if_there)
+    units = []
+    for record in records:
+        variant = f"{record.dataset}/{planning_model}/{generation_model(settings)}"
+        paths = [resolve(settings.data_root, path) for path in record.image_paths]
+        unit = Unit(
+            item=str(record.id),
+            variant=variant,
+            stage=STAGE,
+            folder=f"{variant}/{record.id}",
+            inputs={
+                "id": record.id,
+                "instructions": list(record.instructions),
+                "references": [digest(path) for path in paths],
+                "checkpoint": checkpoint_digest,
+                "num_inference_steps": settings.num_inference_steps,
+                "height": settings.height,
+                "width": settings.width,
+                "guidance_scale": settings.guidance_scale,
+                "seed": settings.seed,
+                "dtype": settings.dtype,
+            },
+            locations={"image_paths": list(record.image_paths), "references": [str(path) for path in paths]},
+        )
+        units.append(unit)
+    return units
+
+
+def generation_model(settings: GenerateSettings) -> str:
+    """The checkpoint's name in the output tree."""
+    return PurePath(settings.flux_ckpt).name
+
+
+def resolve(data_root: Path, path: str) -> Path:
+    """Where a record's image is: at `path`, or with the folder `dataset` of it read as `datasets`."""
+    there = data_root / path
+    if there.exists():
+        return there.resolve()
+    renamed = data_root / Path(*("datasets" if part == "dataset" else part for part in Path(path).parts))
+    return (renamed if renamed.exists() else there).resolve()
+
+
+def _digest_if_there(path: Path) -> str | None:
+    return digest_file(path) if path.is_file() else None

@@ -1,0 +1,118 @@
+"""The planners' files, `<root>/<planning model>/results.jsonl`: a sample a line, checked before anything is done."""
+
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.errors import ConfigError
+
+FILE = "results.jsonl"
+REQUIRED = ("id", "dataset", "image_paths", "instructions")
+#: Names that the run itself writes beside the samples' folders.
+RESERVED = ("stats.json", "run.log")
+#: More faults than these are counted, not listed.
+SHOWN_FAULTS = 20
+
+
+@dataclass(frozen=True)
+class Record:
+    """A sample: the images that a question is about, and what a planner wants to see of them.
+
+    Args:
+        id: as in the file, a whole number or a name; names the sample's folder.
+        dataset: name of the dataset.
+        image_paths: references, in the order in which the instructions speak of them.
+        instructions: one image is made for each; may be empty.
+    """
+
+    id: int | str
+    dataset: str
+    image_paths: tuple[str, ...]
+    instructions: tuple[str, ...]
+
+
+def planning_models(root: Path) -> list[str]:
+    """The folders below `root` that hold a planner's file, sorted.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    names = sorted(path.parent.name for path in root.glob(f"*/{FILE}"))
+    if not names:
+        raise ConfigError(f"predicted_instructions_root = {root} has no folder with a {FILE} in it")
+    return names
+
+
+def read_records(root: Path, planning_model: str) -> list[Record]:
+    """The records of one planning model, in the file's order.
+
+    Raises:
+        ConfigError: the file is missing, or lines of it are malformed; names each line, field and value.
+    """
+    path = root / planning_model / FILE
+    if not path.is_file():
+        there = ", ".join(sorted(found.parent.name for found in root.glob(f"*/{FILE}"))) or "none"
+        raise ConfigError(f"planning_model = {planning_model!r}: there is no {path}; allowed: {there}")
+    records: list[Record] = []
+    faults: list[str] = []
+    first_lines: dict[tuple[str, str], int] = {}
+    for number, values in _lines(path, faults):
+        if problems := list(_problems(values)):
+            faults += [f"{path}:{number}: {problem}" for problem in problems]
+            continue
+        record = Record(values["id"], values["dataset"], tuple(values["image_paths"]), tuple(values["instructions"]))
+        if (earlier := first_lines.setdefault((record.dataset, str(record.id)), number)) != number:
+            faults.append(f"{path}:{number}: id = {record.id!r} of dataset {record.dataset!r} is on line {earlier} too")
+        records.append(record)
+    if faults:
+        more = [f"... and {len(faults) - SHOWN_FAULTS} more"] if len(faults) > SHOWN_FAULTS else []
+        raise ConfigError("\n".join(faults[:SHOWN_FAULTS] + more))
+    return records
+
+
+def _lines(path: Path, faults: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number from 1, object) of each line that is a JSON object; the others go to `faults`."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            faults.append(f"{path}:{number}: not valid JSON: {error}")
+            continue
+        if isinstance(values, dict):
+            yield number, values
+        else:
+            faults.append(f"{path}:{number}: a {type(values).__name__}; allowed: an object with {', '.join(REQUIRED)}")
+
+
+def _problems(values: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with a record. Keys that we do not read are left alone: planners write more than we need."""
+    for name in REQUIRED:
+        if name not in values:
+            close = difflib.get_close_matches(name, [key for key in values if key not in REQUIRED], n=1)
+            yield f"{name} is missing" + (f"; there is an unknown key {close[0]!r} instead" if close else "")
+    if isinstance(values.get("id"), bool) or not isinstance(values.get("id", ""), int | str):
+        yield f"id = {values['id']!r}; allowed: a whole number or a string"
+    for name in ("id", "dataset"):
+        if name in values and not _is_folder_name(str(values[name])):
+            yield f"{name} = {values[name]!r} cannot name a folder"
+    for name in ("image_paths", "instructions"):
+        if name in values:
+            yield from _problems_of_strings(name, values[name])
+
+
+def _problems_of_strings(name: str, values: Any) -> Iterator[str]:
+    if not isinstance(values, list):
+        yield f"{name} = {values!r}; allowed: a list of strings"
+        return
+    for index, value in enumerate(values):
+        if not isinstance(value, str) or not value.strip():
+            yield f"{name}[{index}] = {value!r}; allowed: a string that is not empty"
+
+
+def _is_folder_name(name: str) -> bool:
+    return bool(name) and not name.startswith(".") and not set(name) & set("/\\\0\n") and name not in RESERVED

@@ -1,0 +1,49 @@
+"""The arguments of `assay generate`; names and defaults are those of the system's own description."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pipelines.engine.settings import BatchSettings
+
+
+class GenerateSettings(BatchSettings):
+    """What to generate from, with what, and where to.
+
+    Args:
+        planning_model: folder name under `predicted_instructions_root`; or `all_planning_models` for every folder.
+        flux_ckpt: folder of a FLUX.2 klein checkpoint, or its name on the hub.
+        predicted_instructions_root: holds `<planning model>/results.jsonl`.
+        data_root: what the records' image paths are relative to.
+        output_root: for `<dataset>/<planning model>/<checkpoint>/<id>/img_<k>.png`.
+        num_inference_steps: denoising steps.
+        height: of the images in pixels; None takes the first reference's.
+        width: likewise.
+        guidance_scale: ignored by distilled checkpoints.
+        seed: another number gives other images.
+        max_samples: only the first of each planning model; -1 is all.
+        batch_size: instructions of one sample that are rendered in one pass.
+        dtype: of the weights; `auto` is bfloat16 on a GPU and float32 on the CPU.
+    """
+
+    planning_model: str | None = None
+    all_planning_models: bool = False
+    flux_ckpt: str = "checkpoints/flux2-klein-4B"
+    predicted_instructions_root: Path = Path("predicted_instructions")
+    data_root: Path = Path()
+    output_root: Path = Path("generated_images")
+    num_inference_steps: int = Field(default=28, ge=1)
+    height: int | None = Field(default=None, ge=16)
+    width: int | None = Field(default=None, ge=16)
+    guidance_scale: float = Field(default=4.0, ge=1.0)
+    seed: int = 0
+    max_samples: int = Field(default=-1, ge=-1)
+    batch_size: int = Field(default=8, ge=1)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "GenerateSettings":
+        if (self.planning_model is not None) == self.all_planning_models:
+            raise ValueError("give either planning_model or all_planning_models")
+        return self
