@@ -1,0 +1,84 @@
+"""docs/image_generation.md, command by command, as a user types them, in a folder with the miniature's checkpoint."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs/image_generation.md"
+PLANNER = "Qwen3-VL-4B-Instruct"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: the repository's files, planners' instructions, and the checkpoint under its usual name."""
+    folder = tmp_path_factory.mktemp("home")
+    for name in ("configs", "miniature", "scripts"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / ".venv").mkdir()
+    (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints/flux2-klein-4B").symlink_to(ROOT / "miniature/weights/flux2_klein")
+    for planner in (PLANNER, "another-planner"):
+        make = ["-m", "miniature.editing", "--root", ".", "--samples", "12", "--planning-model", planner]
+        subprocess.run([sys.executable, *make], cwd=folder, env=ENVIRONMENT, check=True)
+    return folder
+
+
+def commands() -> list[str]:
+    return re.findall(r"^    ((?:BIN=\S+ )?(?:\.venv|scripts)/.*)$", PAGE.read_text(), re.MULTILINE)
+
+
+def test_every_command_of_the_page_runs(home: Path) -> None:
+    assert len(commands()) >= 10
+    for command in commands():
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=home, env=ENVIRONMENT, capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+    records = [json.loads(line) for line in (home / f"predicted_instructions/{PLANNER}/results.jsonl").open()]
+    run = home / f"generated_images/miniature/{PLANNER}/flux2-klein-4B"
+    for record in records:
+        images = sorted((run / str(record["id"])).glob("img_*.png"))
+        assert [image.name for image in images] == [f"img_{k}.png" for k in range(len(record["instructions"]))]
+        assert all(Image.open(image).size == (64, 64) for image in images)
+    by_count = json.loads((run / "stats.json").read_text())
+    assert (
+        sum(by_count["summary"][f"number of {n} generation"] for n in range(4) if f"{n} generation" in by_count) == 12
+    )
+
+
+def test_a_killed_run_resumes_to_the_files_of_an_undisturbed_one(home: Path) -> None:
+    command = [sys.executable, "-m", "assay.cli", "generate", "--planning_model", PLANNER, "--num_inference_steps", "4"]
+    undisturbed = [*command, "--output_root", "undisturbed"]
+    subprocess.run(undisturbed, cwd=home, env=ENVIRONMENT, check=True, capture_output=True, timeout=240)
+    disturbed = [*command, "--output_root", "disturbed"]
+    for wanted in (1, 5):
+        process = subprocess.Popen(disturbed, cwd=home, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while len(list((home / "disturbed").rglob(".unit.json"))) < wanted and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(disturbed, cwd=home, env=ENVIRONMENT, check=True, capture_output=True, timeout=240)
+    assert _files(home / "disturbed") == _files(home / "undisturbed")
+    assert not list((home / "disturbed/.assay/attempts").iterdir())
+
+
+def _files(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and path.name != "run.log" and "/." not in str(path)[len(str(root)) :]
+    }
