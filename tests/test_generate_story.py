@@ -35,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def commands() -> list[str]:
-    return re.findall(r"^    ((?:BIN=\S+ )?(?:\.venv|scripts)/.*)$", PAGE.read_text(), re.MULTILINE)
+    return re.findall(r"^    ((?:\w+=\S+ )*(?:\.venv|scripts)/.*)$", PAGE.read_text(), re.MULTILINE)
 
 
 def test_every_command_of_the_page_runs(home: Path) -> None:

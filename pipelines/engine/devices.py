@@ -22,12 +22,12 @@ def visible_gpus(cuda_visible_devices: str | None, seen: int) -> list[str]:
 
 
 def choose_gpus(visible: list[str], num_gpus: int) -> list[str]:
-    """The first `num_gpus` of the visible entries; all for -1.
+    """The first `num_gpus` of the visible entries; all for -1. Where none is visible, none: the CPU does it.
 
     Raises:
-        ConfigError: fewer are visible, or the number makes no sense.
+        ConfigError: some are visible, but fewer than asked for; or the number makes no sense.
     """
-    if num_gpus == -1:
+    if num_gpus == -1 or (num_gpus > 0 and not visible):
         return visible
     if num_gpus < 0 or num_gpus > len(visible):
         seen = f"{len(visible)} visible" + (f" ({', '.join(visible)})" if visible else "")

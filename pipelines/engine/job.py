@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -78,6 +79,8 @@ def make_executor(stages: Mapping[str, Stage], settings: BatchSettings) -> Execu
     visible = devices.visible_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), _gpus_seen())
     on_cluster = settings.engine == "ray" and settings.ray_address is not None
     gpus = [] if on_cluster else devices.choose_gpus(visible, settings.num_gpus)
+    if settings.num_gpus > 0 and not gpus and not on_cluster:
+        print(f"assay: warning: num_gpus = {settings.num_gpus}, but no GPU is visible: using the CPU", file=sys.stderr)
     if settings.engine == "in_process" or (settings.engine == "auto" and len(gpus) <= 1):
         if len(gpus) > 1 and settings.num_gpus != -1:
             raise ConfigError(f"num_gpus = {settings.num_gpus} with engine = in_process, which uses one; allowed: ray")

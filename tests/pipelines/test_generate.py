@@ -318,7 +318,7 @@ def test_an_image_that_is_not_finite_is_never_published(job: Job, tmp_path: Path
         (["dtype=int8"], "dtype = 'int8'"),
         (["shard=3/3"], "shard = '3/3'; allowed: i/n with 0 <= i < n"),
         (["indices=0-9"], "'0-9' is out of range; there are 5 items"),
-        (["num_gpus=64"], "num_gpus = 64; allowed"),
+        (["num_gpus=-2"], "num_gpus = -2: .*greater than or equal to -1"),
         (["output_root=/proc/nothing"], "cannot write to the output folder /proc/nothing"),
     ],
 )
