@@ -1,14 +1,17 @@
-"""The miniature's tokenizer: a real `CLIPTokenizer` whose merges turn every word of the world into one token."""
+"""The miniature's tokenizers, real `CLIPTokenizer` and `Qwen2Tokenizer`: each word of the world becomes one token."""
 
 import json
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, Qwen2Tokenizer
 
+from miniature import editing
 from miniature.prompts import vocabulary
 
 MAX_LENGTH = 16  # "a photo of a purple umbrella right of a purple umbrella" and its two end marks fit
 START, END = "<|startoftext|>", "<|endoftext|>"
+INSTRUCTION_MAX_LENGTH = 24  # the world's longest instruction has eight words; a planner's may be wordier
+PAD, MESSAGE_START, MESSAGE_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 
 def build_tokenizer() -> CLIPTokenizer:
@@ -24,3 +27,32 @@ def build_tokenizer() -> CLIPTokenizer:
             vocab.setdefault(piece, len(vocab))
     merges = [tuple(pair) for pair in model["merges"]]
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH, pad_token=END, unk_token=END)
+
+
+def build_instruction_tokenizer() -> Qwen2Tokenizer:
+    """Train a byte-level BPE whose every word, with and without the space before it, is one token.
+
+    The chat template holds the message alone between two marks; it takes the arguments of Qwen3's and ignores them.
+    """
+    words = sorted({*editing.vocabulary(), *vocabulary()})
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=4000, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    raw.train_from_iterator([text for word in words for text in (word, f" {word}")], trainer)
+    model = json.loads(raw.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=model["vocab"],
+        merges=[tuple(pair) for pair in model["merges"]],
+        pad_token=PAD,
+        unk_token=PAD,
+        eos_token=MESSAGE_END,
+        additional_special_tokens=[MESSAGE_START],
+        model_max_length=INSTRUCTION_MAX_LENGTH,
+        padding_side="right",
+    )
+    tokenizer.chat_template = (
+        f"{{% for message in messages %}}{MESSAGE_START}{{{{ message['content'] }}}}{MESSAGE_END}{{% endfor %}}"
+    )
+    return tokenizer
