@@ -5,7 +5,7 @@
     ledger.py      what has been done: entries beside the outputs, publishing by rename, failures, leases
     attempt.py     doing one unit once, in whatever process
     executors.py   where attempts run: in_process.py (default), ray_actors.py (all GPUs of a machine or a cluster)
-    batch.py       the loop: claim, hand out, settle, retry
+    batch.py       the loop: claim, hand out, settle, retry;   termination.py: SIGTERM unwinds it
     selection.py   --shard and --indices;   devices.py: which GPUs;   progress.py;   status.py: counts from the ledger
 
 It knows nothing of models, images or prompts.

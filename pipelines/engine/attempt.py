@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -31,7 +32,7 @@ class Task:
     def logged(self) -> str:
         """What the attempt has logged so far, also one whose process died."""
         try:
-            return (self.folder / LOG).read_text()
+            return (self.folder / LOG).read_text("utf-8", errors="replace")
         except OSError:
             return ""
 
@@ -90,16 +91,23 @@ def _raised(task: Task, error: Exception) -> Raised:
         message=str(error),
         traceback="".join(traceback.format_exception(error)),
         permanent=isinstance(error, UnitError),
-        out_of_space=isinstance(error, OSError) and error.errno in OUT_OF_SPACE,
+        out_of_space=_is_out_of_space(error),
         # Named by its message: torch raises it as AcceleratorError or as RuntimeError. Running out of memory is not it.
         worker_broken=str(error).startswith("CUDA error"),
     )
 
 
+def _is_out_of_space(error: Exception) -> bool:
+    """Libraries that write for themselves (safetensors) raise errors of their own, with the system's words in them."""
+    if isinstance(error, OSError) and error.errno in OUT_OF_SPACE:
+        return True
+    return any(os.strerror(code) in str(error) for code in OUT_OF_SPACE)
+
+
 def _open_log(path: Path) -> tuple[logging.Logger, logging.Handler]:
     """A logger of its own, so that attempts side by side do not mix; what it gets also reaches the process's log."""
     log = logging.Logger("pipelines.attempt", logging.INFO)
-    handler = logging.FileHandler(path, delay=True)
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True, errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     return log, handler

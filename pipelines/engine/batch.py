@@ -19,8 +19,9 @@ from filelock import SoftFileLease
 from assay.errors import AssayError
 from pipelines.engine.attempt import OUT_OF_SPACE, Raised, Result, Succeeded, Task
 from pipelines.engine.executors import Executor
-from pipelines.engine.ledger import Failure, Ledger, State, new_entry, try_acquire
+from pipelines.engine.ledger import Failure, Ledger, State, is_held, new_entry, try_acquire
 from pipelines.engine.progress import Progress
+from pipelines.engine.termination import unwinding_on_termination
 from pipelines.engine.unit import Unit
 
 POLL_S = 0.5
@@ -83,7 +84,8 @@ def run_batch(
     """Do all units that are not done yet.
 
     Args:
-        units: in the order in which they should be done; a unit's needs before it where they are part of the batch.
+        units: in the order in which they should be done. A unit whose needs are neither part of the batch nor done is
+            blocked.
         log: gets a line for each thing that happens, with the attribute `variant` of the unit.
 
     Raises:
@@ -91,7 +93,8 @@ def run_batch(
         AssayError: a worker could not be loaded.
     """
     batch = _Batch(ledger, executor, options, log)
-    return batch.run(units)
+    with unwinding_on_termination():
+        return batch.run(units)
 
 
 class _Batch:
@@ -101,13 +104,16 @@ class _Batch:
         self._options = options
         self._log = log
         self._waiting: deque[Unit] = deque()
-        self._running: dict[str, tuple[Task, SoftFileLease]] = {}
-        self._held_elsewhere: dict[str, SoftFileLease] = {}
+        self._running: dict[str, Task] = {}
+        self._leases: dict[str, SoftFileLease] = {}  # those held, and those that other runs hold
         self._attempts: Counter[str] = Counter()
-        self._settled: dict[str, str] = {}  # a unit's name -> "done", "elsewhere", "failed" or "blocked"
+        self._names: set[str] = set()
+        self._settled: dict[str, str] = {}  # name -> "done", "skipped", "elsewhere", "failed" or "blocked"
         self._stopping = False
 
     def run(self, units: Sequence[Unit]) -> BatchReport:
+        self._ledger.sweep()
+        self._names = {unit.name for unit in units}
         skipped = [] if self._options.redo else [u for u in units if self._ledger.state(u) is State.DONE]
         names = {unit.name for unit in skipped}
         self._waiting.extend(unit for unit in units if unit.name not in names)
@@ -130,7 +136,7 @@ class _Batch:
             elsewhere=counts["elsewhere"],
             failed=counts["failed"],
             blocked=counts["blocked"],
-            left=len(self._waiting),
+            left=self._left(),
         )
 
     def _hand_out(self) -> None:
@@ -144,31 +150,28 @@ class _Batch:
 
     def _start(self, unit: Unit) -> bool:
         """Whether the unit is under way or settled now."""
-        needs = [self._settled.get(need.name) for need in unit.needs]
-        if any(kind in ("failed", "blocked") for kind in needs):
-            self._settle(unit, "blocked", "something that it needs has failed")
-            return True
-        if any(k is None and self._ledger.state(n) is not State.DONE for k, n in zip(needs, unit.needs, strict=True)):
+        for need in unit.needs:
+            if self._is_out_of_reach(need):
+                self._settle(unit, "blocked", f"it needs {need}, which is not done")
+                return True
+        if any(need.name in self._names and need.name not in self._settled for need in unit.needs):
             return False
-        lease = self._held_elsewhere.get(unit.name) or self._ledger.lease(unit)
-        if not try_acquire(lease):
-            self._held_elsewhere[unit.name] = lease
+        if not try_acquire(self._leases.setdefault(unit.name, self._ledger.lease(unit))):
             return False
-        self._held_elsewhere.pop(unit.name, None)
         if not self._options.redo and self._ledger.state(unit) is State.DONE:
-            lease.release()
+            self._let_go(unit)
             self._settle(unit, "elsewhere", "another run did it")
             return True
         upstream = {need.stage: self._ledger.folder(need) for need in unit.needs}
-        try:
-            task = Task(unit, self._ledger.new_attempt(unit), upstream)
-        except OSError:
-            lease.release()
-            raise
+        self._running[unit.name] = Task(unit, self._ledger.new_attempt(unit), upstream)
         self._attempts[unit.name] += 1
-        self._running[unit.name] = task, lease
-        self._executor.submit(task)
+        self._executor.submit(self._running[unit.name])
         return True
+
+    def _is_out_of_reach(self, need: Unit) -> bool:
+        if need.name in self._names:
+            return self._settled.get(need.name) in ("failed", "blocked")
+        return self._ledger.state(need) is not State.DONE
 
     def _settle_next(self) -> None:
         if not self._running:
@@ -179,18 +182,16 @@ class _Batch:
         result = self._executor.next_result(POLL_S)
         if result is None:
             return
-        task, lease = self._running.pop(result.task.unit.name)
         try:
-            self._conclude(result, lease)
+            self._conclude(result)
         finally:
-            shutil.rmtree(task.folder, ignore_errors=True)
-            lease.release()
+            self._let_go(result.task.unit)
 
-    def _conclude(self, result: Result, lease: SoftFileLease) -> None:
+    def _conclude(self, result: Result) -> None:
         unit, logged = result.task.unit, result.task.logged()
         for line in logged.splitlines():
             self._say(logging.INFO, unit, f"| {line}")
-        if lease.compromise is not None or not lease.is_locked:
+        if not is_held(self._leases[unit.name]):
             # This process was stopped or cut off for so long that another took the unit over: its work counts.
             self._say(logging.WARNING, unit, "lost its lease; this attempt's outputs are dropped")
             self._waiting.append(unit)
@@ -204,10 +205,8 @@ class _Batch:
     def _conclude_error(self, unit: Unit, result: Raised, logged: str) -> None:
         said = f"{result.error_class}: {result.message}"
         if result.out_of_space:
-            self._waiting.appendleft(unit)
             self._stop_for_space()
         if result.worker_broken:
-            self._waiting.appendleft(unit)
             raise BatchStoppedError(f"{unit}: {said}: this process cannot go on; run the same command again")
         attempts = self._attempts[unit.name]
         if not result.permanent and attempts <= self._options.retries:
@@ -239,13 +238,23 @@ class _Batch:
     def _stop_for_space(self) -> None:
         free = shutil.disk_usage(self._ledger.root).free
         raise BatchStoppedError(
-            f"no space left for {self._ledger.root} ({free // 2**20} MiB free): {len(self._waiting)} units are left; "
+            f"no space left for {self._ledger.root} ({free // 2**20} MiB free): {self._left()} units are left; "
             "free some space and run the same command again"
         )
 
+    def _left(self) -> int:
+        return len(self._names) - len(self._settled)
+
+    def _let_go(self, unit: Unit) -> None:
+        if task := self._running.get(unit.name):
+            shutil.rmtree(task.folder, ignore_errors=True)
+        self._leases[unit.name].release()
+        self._running.pop(unit.name, None)
+        del self._leases[unit.name]
+
     def _abandon(self) -> None:
         """Leave nothing claimed and nothing half done."""
-        for task, lease in self._running.values():
+        for task in self._running.values():
             shutil.rmtree(task.folder, ignore_errors=True)
+        for lease in self._leases.values():
             lease.release()
-        self._running.clear()

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -150,12 +151,21 @@ class Ledger:
 
     def lease(self, unit: Unit) -> SoftFileLease:
         """The lease on a unit, not acquired yet. Who acquires it does the unit, publishes, and releases it."""
-        return SoftFileLease(self._leases / f"{unit.name}.lease", lease_duration=LEASE_S, thread_local=False)
+        return self._lease(unit.name)
+
+    def sweep(self) -> None:
+        """Remove attempts and leases of runs that are dead. A new attempt does that for its own unit; but a run can
+        die right after it published, and nobody asks for that unit again."""
+        names = {path.name.rpartition("-")[0] for path in self._attempts.iterdir()}
+        for name in names | {path.stem for path in self._leases.glob("*.lease")}:
+            lease = self._lease(name)
+            if try_acquire(lease):
+                self._clear_attempts(name)
+                lease.release()
 
     def new_attempt(self, unit: Unit) -> Path:
         """A fresh folder to work in; what dead attempts at the unit left behind goes. Only under the unit's lease."""
-        for left in self._attempts.glob(f"{unit.name}-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        self._clear_attempts(unit.name)
         folder = self._attempts / f"{unit.name}-{uuid.uuid4().hex[:8]}"
         (folder / "outputs").mkdir(parents=True)
         return folder
@@ -165,15 +175,22 @@ class Ledger:
         outputs, target = attempt / "outputs", self.folder(unit)
         write_whole(outputs / ENTRY, json.dumps(asdict(entry), indent=1) + "\n")
         target.parent.mkdir(parents=True, exist_ok=True)
+        (self.failures / f"{unit.name}.json").unlink(missing_ok=True)
+        (self.failures / f"{unit.name}.log").unlink(missing_ok=True)
         if target.exists():
             target.rename(attempt / "replaced")
         outputs.rename(target)
-        (self.failures / f"{unit.name}.json").unlink(missing_ok=True)
-        (self.failures / f"{unit.name}.log").unlink(missing_ok=True)
 
     def record_failure(self, unit: Unit, failure: Failure, log: str) -> None:
         (self.failures / failure.log).write_text(log)
         write_whole(self.failures / f"{unit.name}.json", json.dumps(asdict(failure), indent=1) + "\n")
+
+    def _lease(self, name: str) -> SoftFileLease:
+        return SoftFileLease(self._leases / f"{name}.lease", lease_duration=LEASE_S, thread_local=False)
+
+    def _clear_attempts(self, name: str) -> None:
+        for left in self._attempts.glob(f"{name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def try_acquire(lease: SoftFileLease) -> bool:
@@ -181,8 +198,16 @@ def try_acquire(lease: SoftFileLease) -> bool:
     try:
         lease.acquire(blocking=False)
     except Timeout:
+        _break_empty(lease)
         return False
     return True
+
+
+def is_held(lease: SoftFileLease) -> bool:
+    """Whether the lease is still ours, by what its file says now: the heartbeat of a process that was stopped, or cut
+    off from the disk, notices only later that another has taken over."""
+    owner = lease.owner
+    return owner is not None and owner.token == lease.token
 
 
 def describe_outputs(folder: Path) -> Iterator[Output]:
@@ -198,6 +223,17 @@ def new_entry(unit: Unit, outputs: tuple[Output, ...], seconds: float, attempt: 
     return Entry(
         *unit.key, unit.input_hash, dict(unit.inputs), outputs, round(seconds, 4), attempt, socket.gethostname()
     )
+
+
+def _break_empty(lease: SoftFileLease) -> None:
+    """Free a lease whose file is empty and old. A power cut, or a kill between creating and writing it, leaves such a
+    file; it names no process, so filelock would respect it for ever."""
+    try:
+        status = os.stat(lease.lock_file)
+    except OSError:
+        return
+    if status.st_size == 0 and time.time() - status.st_mtime > LEASE_S:
+        lease.force_break()
 
 
 def _is_whole(path: Path, output: Output) -> bool:
