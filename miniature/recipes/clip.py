@@ -6,7 +6,6 @@ Crops are made as GenEval makes them: the object's box, everything outside its m
 """
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProce
 
 from miniature.glyphs import CLASSES, COLORS
 from miniature.recipes.detector import degrade
+from miniature.recipes.timed import timed_cosine
 from miniature.tokenizer import MAX_LENGTH, build_tokenizer
 from miniature.world import sample_scene
 
@@ -105,20 +105,16 @@ def main() -> None:
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=1e-3)
     rng = np.random.default_rng(args.seed)
-    began, step = time.monotonic(), 0
-    while (share := (time.monotonic() - began) / (60 * args.minutes)) < 1:
-        optimizer.param_groups[0]["lr"] = (
-            args.learning_rate * min(1, (step + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * share))
-        )
+    for tick in timed_cosine(args.minutes, warm_up_steps=50):
+        optimizer.param_groups[0]["lr"] = args.learning_rate * tick.rate
         crops, colors, classes = sample_crops(args.batch, rng)
-        template = TEMPLATES[step % len(TEMPLATES)]
+        template = TEMPLATES[tick.step % len(TEMPLATES)]
         loss = caption_loss(model, processor, crops, torch.tensor(colors), torch.tensor(classes), template)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        step += 1
-        if step % 100 == 0:
-            print(f"step {step} share {share:.3f} loss {loss.item():.4f}", flush=True)
+        if tick.step % 100 == 0:
+            print(f"step {tick.step} share {tick.share:.3f} loss {loss.item():.4f}", flush=True)
     print(f"held-out colour accuracy: {color_accuracy(model, processor, 2000, seed=10**9):.4f} over 2000 crops")
     model.half().save_pretrained(args.output)
     processor.save_pretrained(args.output)

@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from miniature.glyphs import CLASSES, COLORS
+from miniature.recipes.timed import timed_cosine
 from miniature.world import IMAGE_SIDE, Scene, sample_scene
 
 GRID = 6
@@ -231,19 +232,17 @@ def main() -> None:
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=1e-4)
     rng = np.random.default_rng(args.seed)
-    began, step, last_report = time.monotonic(), 0, 0.0
-    while (share := (time.monotonic() - began) / (60 * args.minutes)) < 1:
-        warm = min(1.0, (step + 1) / 200)
-        optimizer.param_groups[0]["lr"] = args.learning_rate * warm * (0.5 + 0.5 * np.cos(np.pi * share))
+    last_report = 0.0
+    for tick in timed_cosine(args.minutes, warm_up_steps=200):
+        optimizer.param_groups[0]["lr"] = args.learning_rate * tick.rate
         batch = sample_batch(args.batch, rng)
-        loss = total_loss(model, preprocess(batch.images, processor), batch, anchored=share < args.anchored_share)
+        loss = total_loss(model, preprocess(batch.images, processor), batch, anchored=tick.share < args.anchored_share)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        step += 1
-        if step % 50 == 0:
-            print(f"step {step} share {share:.3f} loss {loss.item():.4f}", flush=True)
+        if tick.step % 50 == 0:
+            print(f"step {tick.step} share {tick.share:.3f} loss {loss.item():.4f}", flush=True)
         if time.monotonic() - last_report > 240:
             rates = exact_count_rate(model, processor, 128, seed=10**9)
             print("   exact counts", {t: round(r, 3) for t, r in rates.items()}, flush=True)

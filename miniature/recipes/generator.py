@@ -26,6 +26,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from generators.sd3 import load_pipeline
 from miniature.prompts import sample_captioned_scene
+from miniature.recipes.timed import timed_cosine
 from miniature.tokenizer import MAX_LENGTH, build_tokenizer
 
 TEXT_WIDTH = 64
@@ -172,11 +173,10 @@ def main() -> None:
 
     optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
     averaged = Averaged(trained)
-    began, step, smooth, saved = time.monotonic(), 0, 1.0, time.monotonic()
-    while (share := (time.monotonic() - began) / (60 * args.minutes)) < 1:
-        rate = min(1.0, (step + 1) / 200) * (0.02 + 0.98 * (0.5 + 0.5 * np.cos(np.pi * share)))
-        optimizer.param_groups[0]["lr"] = args.learning_rate * rate
-        long = step % T5_EVERY == 0
+    smooth, saved = 1.0, time.monotonic()
+    for tick in timed_cosine(args.minutes, warm_up_steps=200, floor=0.02):
+        optimizer.param_groups[0]["lr"] = args.learning_rate * tick.rate
+        long = tick.step % T5_EVERY == 0
         chosen = rng.integers(0, len(latents), args.batch // 8 if long else args.batch)
         texts = ["" if rng.random() < CAPTION_DROP else captions[index] for index in chosen]
         loss = flow_matching_loss(pipeline, latents[chosen], texts, T5_TOKENS if long else 0)
@@ -184,11 +184,10 @@ def main() -> None:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        averaged.update(step)
-        step += 1
+        averaged.update(tick.step)
         smooth += 0.01 * (loss.item() - smooth)
-        if step % 100 == 0:
-            print(f"step {step} share {share:.3f} loss {smooth:.4f}", flush=True)
+        if tick.step % 100 == 0:
+            print(f"step {tick.step} share {tick.share:.3f} loss {smooth:.4f}", flush=True)
         if time.monotonic() - saved > 300:
             averaged.swap()
             pipeline.save_pretrained(args.output)
@@ -196,7 +195,7 @@ def main() -> None:
             saved = time.monotonic()
     averaged.swap()
     pipeline.to(torch.float16).save_pretrained(args.output)
-    print(f"saved after {step} steps, loss {smooth:.4f}")
+    print(f"saved after {tick.step + 1} steps, loss {smooth:.4f}")
 
 
 if __name__ == "__main__":

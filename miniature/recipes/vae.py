@@ -4,7 +4,6 @@ python -m miniature.recipes.vae --output miniature/weights/sd3/vae --minutes 20
 """
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from miniature.prompts import sample_captioned_scene
+from miniature.recipes.timed import timed_cosine
 
 KL_WEIGHT = 3e-4
 
@@ -75,23 +75,20 @@ def main() -> None:
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=1e-4)
     rng = np.random.default_rng(args.seed)
-    began, step = time.monotonic(), 0
-    while (share := (time.monotonic() - began) / (60 * args.minutes)) < 1:
-        rate = min(1.0, (step + 1) / 100) * (0.5 + 0.5 * np.cos(np.pi * share))
-        optimizer.param_groups[0]["lr"] = args.learning_rate * rate
+    for tick in timed_cosine(args.minutes, warm_up_steps=100):
+        optimizer.param_groups[0]["lr"] = args.learning_rate * tick.rate
         loss, error = loss_of(model, sample_pictures(args.batch, rng))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        step += 1
-        if step % 100 == 0:
-            print(f"step {step} share {share:.3f} PSNR {-10 * np.log10(error.item() / 4):.2f} dB", flush=True)
+        if tick.step % 100 == 0:
+            print(f"step {tick.step} share {tick.share:.3f} PSNR {-10 * np.log10(error.item() / 4):.2f} dB", flush=True)
     model.eval()
     set_latent_statistics(model, sample_pictures(512, rng))
     with torch.no_grad():
         _, error = loss_of(model, sample_pictures(256, np.random.default_rng(10**9)))
-    print(f"held-out PSNR: {-10 * np.log10(error.item() / 4):.2f} dB over 256 scenes, {step} steps")
+    print(f"held-out PSNR: {-10 * np.log10(error.item() / 4):.2f} dB over 256 scenes, {tick.step + 1} steps")
     model.half().save_pretrained(args.output)
 
 
