@@ -20,8 +20,8 @@ class Progress:
         self._bar.update()
 
     def waiting(self, number: int) -> None:
-        """Nothing is left but `number` units that other runs are doing."""
-        self._show(self._counts | Counter({"waiting for other runs": number}))
+        """Nothing can start: other runs do the `number` units that are left, or workers are not up yet."""
+        self._show(self._counts | Counter({"waiting": number}))
 
     def _show(self, counts: Counter[str]) -> None:
         self._bar.set_postfix({kind: number for kind, number in counts.items() if kind != "done"}, refresh=False)

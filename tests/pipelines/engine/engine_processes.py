@@ -29,6 +29,7 @@ class Run:
     ) -> None:
         beside = settings_folder or root.parent
         defaults = {"lease_s": 60.0, "poll_s": 0.05, "workers": 0, "retries": 2, "load": "drawer"}
+        defaults["ray_address"] = None
         defaults["log"] = str(beside / f"{root.name}.log")
         chosen = {**defaults, "root": str(root), "units": units, **settings}
         self.root, self.log = root, Path(chosen["log"])

@@ -3,7 +3,7 @@
     python engine_run.py SETTINGS.json
 
 Settings: root, units (a list of arguments of `make_unit`), log, lease_s, workers (0: in process, else Ray actors),
-retries, load ("drawer" or "nothing"), poll_s.
+ray_address, retries, load ("drawer" or "nothing"), poll_s.
 """
 
 import dataclasses
@@ -51,7 +51,8 @@ def make_executor(settings: dict[str, Any]) -> Executor:
     from pipelines.engine import ray_actors
     from pipelines.engine.settings import BatchSettings
 
-    return ray_actors.start(stages, BatchSettings(engine="ray", workers=settings["workers"]), [])
+    where = {"engine": "ray", "workers": settings["workers"], "ray_address": settings["ray_address"]}
+    return ray_actors.start(stages, BatchSettings(**where), [])
 
 
 if __name__ == "__main__":
