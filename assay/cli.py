@@ -18,9 +18,12 @@ app = typer.Typer(
 )
 app.command()(pipeline_commands.generate)
 app.add_typer(pipeline_commands.status_app, name="pipeline")
+app.add_typer(pipeline_commands.evaluate_app, name="evaluate")
+data_app = typer.Typer(no_args_is_help=True, help="Make data to train and evaluate on.")
+app.add_typer(data_app, name="data")
 
 #: command -> (module, function) that does it, for commands of packages built on this one.
-_HANDED_OVER = {"train": ("trainer.cli", "train")}
+_HANDED_OVER = {"train": ("trainer.cli", "train"), "data counting": ("trainer.counting_data", "counting")}
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Settings, dots for nesting.")]
 
@@ -87,9 +90,25 @@ def train(
     raise typer.Exit(_hand_over("train", config, overrides or []))
 
 
-def _hand_over(command: str, config: Path, overrides: list[str]) -> int:
+@data_app.callback()
+def data() -> None:
+    """Make data to train and evaluate on."""
+
+
+@data_app.command()
+def counting(
+    output: Annotated[Path, typer.Option(help="Folder for train.jsonl and test.jsonl.")],
+    largest: Annotated[int, typer.Option("--range", help="The largest count: 5, 10, 20 or 40.")] = 10,
+    classes: Annotated[str, typer.Option(help="coco80, or names with commas between.")] = "coco80",
+    seed: Annotated[int, typer.Option(help="Of the shuffle and the split.")] = 0,
+) -> None:
+    """Prompts that ask for exact numbers of objects, in GenEval's form, split into train and test."""
+    raise typer.Exit(_hand_over("data counting", output, largest, classes, seed))
+
+
+def _hand_over(command: str, *arguments: object) -> int:
     module_name, function_name = _HANDED_OVER[command]
-    return int(getattr(import_module(module_name), function_name)(config, overrides))
+    return int(getattr(import_module(module_name), function_name)(*arguments))
 
 
 def main() -> None:

@@ -9,10 +9,14 @@ import typer
 
 #: command -> (module, function) that does it, in packages built on this one.
 _GENERATE = ("pipelines.generate.command", "generate")
+_EVALUATE_GENEVAL = ("pipelines.evaluate.command", "evaluate_geneval")
 _STATUS = ("pipelines.status_command", "status")
 _SUMMARY = ("pipelines.status_command", "summary")
 
 status_app = typer.Typer(no_args_is_help=True, help="How far batch jobs are.")
+evaluate_app = typer.Typer(no_args_is_help=True, help="Evaluate generators, and images already made.")
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Further settings.")]
 
 
 def generate(
@@ -76,6 +80,31 @@ def generate(
     flags = dict(locals())
     flags["skip_existing"] = False if flags.pop("no_skip_existing") else None
     raise typer.Exit(_call(_GENERATE, flags.pop("config"), _overrides(flags)))
+
+
+@evaluate_app.callback()
+def evaluate() -> None:
+    """Evaluate generators, and images already made."""
+
+
+@evaluate_app.command()
+def geneval(
+    overrides: Overrides = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with any of these settings.")] = None,
+    model: Annotated[str | None, typer.Option(help="A diffusers text-to-image model: folder or hub name.")] = None,
+    lora: Annotated[str | None, typer.Option(help="A LoRA for it: its folder, or a training run's.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Instead: <index>/samples/*.png, <index>/metadata.jsonl.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="JSONL in GenEval's form. Default: the official 553.")] = None,
+    num_images: Annotated[int | None, typer.Option("--num_images", help="For each prompt. Default: 4.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for images, scores and report.")] = None,
+    target: Annotated[list[str] | None, typer.Option(help="A service's address; may be given again.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Folder of an earlier evaluation to compare with.")] = None,
+) -> None:
+    """GenEval: make images for its prompts (or take those there are), have them scored, and give the official table."""
+    flags = dict(locals())
+    further, file = flags.pop("overrides") or [], flags.pop("config")
+    flags["targets"] = flags.pop("target")
+    raise typer.Exit(_call(_EVALUATE_GENEVAL, file, [*_overrides(flags), *further]))
 
 
 @status_app.command()

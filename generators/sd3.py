@@ -4,7 +4,6 @@ Wraps a diffusers `StableDiffusion3Pipeline`; holds no copy of its code. Rewards
 not known here.
 """
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from assay.errors import ConfigError
 from generators.embeddings import PromptEmbeddings
+from generators.text_to_image import absent_components
 
 # The attention projections of both streams, as Flow-GRPO trains them.
 LORA_TARGETS = (
@@ -34,7 +34,6 @@ LORA_TARGETS = (
     "attn.to_out.0",
 )
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
-OPTIONAL_COMPONENTS = ("text_encoder_3", "tokenizer_3", "image_encoder", "feature_extractor")
 
 
 class SD3Generator:
@@ -188,10 +187,5 @@ def load_pipeline(model: str, encoder_dtype: torch.dtype = torch.float32) -> Sta
 
     Components that its `model_index.json` leaves out (a T5, say) stay None.
     """
-    index = Path(model) / "model_index.json"
-    absent = {}
-    if index.is_file():
-        named = json.loads(index.read_text())
-        absent = {name: None for name in OPTIONAL_COMPONENTS if not any(named.get(name) or [])}
     dtypes = {"default": torch.float32} | dict.fromkeys(TEXT_ENCODERS, encoder_dtype)
-    return StableDiffusion3Pipeline.from_pretrained(model, dtype=dtypes, **absent)
+    return StableDiffusion3Pipeline.from_pretrained(model, dtype=dtypes, **absent_components(model))

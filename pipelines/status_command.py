@@ -7,10 +7,14 @@ from pathlib import Path
 
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.status import open_ledger, read_plans, stage_statuses, table
-from pipelines.generate.statistics import JOB, write_statistics
+from pipelines.evaluate import summary as evaluation
+from pipelines.generate import statistics as generation
 
 #: job, as its plan names it -> what derives its summary files
-SUMMARIES: dict[str, Callable[[Ledger], list[Path]]] = {JOB: write_statistics}
+SUMMARIES: dict[str, Callable[[Ledger], list[Path]]] = {
+    generation.JOB: generation.write_statistics,
+    evaluation.JOB: evaluation.write_summary,
+}
 SHOWN_FAILURES = 20
 
 

@@ -3,6 +3,8 @@
 Source of the lists: djghosh13/geneval. Which classes a service knows is for its detector to say, not for this file.
 """
 
+from assay.coco import plural, singular
+
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 RELATIONS = ("left of", "right of", "above", "below")
@@ -22,15 +24,6 @@ RENAMED_CLASSES = {
     "tvmonitor": "tv",
 }
 
-_IRREGULAR_PLURALS = {
-    "computer mouse": "computer mice",
-    "knife": "knives",
-    "person": "people",
-    "scissors": "scissors",
-    "sheep": "sheep",
-    "skis": "skis",
-}
-
 
 def geneval_class_name(detector_label: str) -> str:
     """GenEval's name of a class that a COCO detector calls `detector_label`."""
@@ -39,11 +32,5 @@ def geneval_class_name(detector_label: str) -> str:
 
 def quantity(count: int, class_name: str, adjective: str | None = None) -> str:
     """A number of objects in words: `3 apples`, `1 red bus`, `0 people`."""
-    noun = class_name if count == 1 else _plural(class_name)
+    noun = singular(class_name) if count == 1 else plural(class_name)
     return " ".join(word for word in (str(count), adjective, noun) if word)
-
-
-def _plural(class_name: str) -> str:
-    if class_name in _IRREGULAR_PLURALS:
-        return _IRREGULAR_PLURALS[class_name]
-    return class_name + ("es" if class_name.endswith(("s", "sh", "ch", "x")) else "s")

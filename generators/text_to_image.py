@@ -1,0 +1,105 @@
+"""Any diffusers text-to-image pipeline, with or without a LoRA, as something that makes images from prompts and seeds.
+
+For sampling only: models that are trained have adapters of their own (`sd3.py`).
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+
+from assay.errors import ConfigError
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+
+
+class TextToImage:
+    """A pipeline with the settings of one run.
+
+    Args:
+        pipeline: any that takes `prompt` and `generator` and returns `images`.
+        settings: further arguments of its call: num_inference_steps, guidance_scale, height, width, ...; those that
+            are None are left to the pipeline.
+    """
+
+    def __init__(self, pipeline: DiffusionPipeline, settings: dict[str, Any]) -> None:
+        pipeline.set_progress_bar_config(disable=True)
+        self.pipeline = pipeline
+        self._settings = {name: value for name, value in settings.items() if value is not None}
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """One image for each prompt, in one pass.
+
+        Raises:
+            ArithmeticError: an image is not finite.
+        """
+        # Noise is drawn on the CPU, so that it is the same on every device.
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        images = self.pipeline(prompt=list(prompts), generator=generators, output_type="np", **self._settings).images
+        if not np.isfinite(images).all():
+            raise ArithmeticError("a generated image is not finite: the precision overflows, or the weights are broken")
+        return [Image.fromarray(pixels) for pixels in (images * 255).round().astype(np.uint8)]
+
+
+def load_pipeline(model: str, device: str, dtype: torch.dtype, lora: str | None = None) -> DiffusionPipeline:
+    """Load a pipeline of any class, and a LoRA onto it.
+
+    Args:
+        model: folder in the hub's layout, or a name on the hub.
+        device: torch device.
+        dtype: of the weights.
+        lora: see `find_lora`; a name on the hub is taken too.
+
+    Raises:
+        ConfigError: the model cannot be found, or the LoRA is none or that of another model.
+    """
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(model, dtype=dtype, **absent_components(model))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model = {model!r} cannot be loaded: {error}") from error
+    if lora is not None:
+        _load_lora(pipeline, model, lora)
+    return pipeline.to(device)
+
+
+def absent_components(model: str) -> dict[str, None]:
+    """Components that a folder's `model_index.json` leaves out (a T5, say): `from_pretrained` wants to be told."""
+    index = Path(model) / "model_index.json"
+    if not index.is_file():
+        return {}
+    named = json.loads(index.read_text())
+    return {name: None for name, value in named.items() if isinstance(value, list) and not any(value)}
+
+
+def find_lora(path: str) -> Path | str:
+    """The folder with the LoRA's file: `path` itself, or the folder `lora` in it, as training runs and their
+    checkpoints have it. What is no folder is taken for a name on the hub.
+
+    Raises:
+        ConfigError: a folder without a LoRA.
+    """
+    for folder in (Path(path), Path(path) / "lora"):
+        if (folder / LORA_FILE).is_file():
+            return folder
+    if Path(path).exists():
+        raise ConfigError(f"lora = {path!r} holds no LoRA: there is neither {LORA_FILE} nor lora/{LORA_FILE} in it")
+    return path
+
+
+def _load_lora(pipeline: DiffusionPipeline, model: str, lora: str) -> None:
+    try:
+        pipeline.load_lora_weights(find_lora(lora))
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ConfigError(f"lora = {lora!r} does not fit model = {model!r}: {_first_line(error)}") from error
+    if not pipeline.get_active_adapters():
+        raise ConfigError(f"lora = {lora!r} does not fit model = {model!r}: none of its weights belongs to the model")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

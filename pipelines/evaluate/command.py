@@ -1,0 +1,83 @@
+"""`assay evaluate geneval`: make or take images, have them scored, and derive the official table."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from assay.config import load_config
+from assay.errors import ConfigError
+from assay.files import digest_folder
+from generators.text_to_image import find_lora
+from pipelines.engine.job import Job, run_job
+from pipelines.engine.stage import Stage
+from pipelines.engine.unit import Unit
+from pipelines.evaluate import image_worker, score_worker
+from pipelines.evaluate.image_folder import read_image_folder
+from pipelines.evaluate.plan import pipeline_arguments, plan_generated, plan_given
+from pipelines.evaluate.prompts import read_prompt_lines
+from pipelines.evaluate.results import read_results
+from pipelines.evaluate.settings import EvaluateSettings
+from pipelines.evaluate.summary import JOB, write_summary
+
+MODEL_FILES = ("**/*.safetensors", "**/*.json", "**/*.txt")
+WAIT_FOR_SERVICE_S = 60.0
+
+
+def evaluate_geneval(config: Path | None, overrides: Sequence[str]) -> int:
+    """Run `assay evaluate geneval`; 0 if every image has a score, 1 if some have none.
+
+    Raises:
+        AssayError: settings are wrong, no service answers, or the run cannot go on.
+    """
+    settings = load_config(EvaluateSettings, config, overrides)
+    if settings.against is not None:
+        read_results(settings.against / "results.jsonl")  # before anything is done
+    load_scores = score_worker.LoadScoreWorker(settings.targets, settings.scorer, settings.deadline_s, settings.tls_ca)
+    units = plan(settings, fingerprint_of(load_scores))
+    stages = {
+        image_worker.STAGE: Stage(image_worker.STAGE, _image_loader(settings)),
+        score_worker.STAGE: Stage(score_worker.STAGE, load_scores),
+    }
+    job = Job(JOB, units, stages, {}, lambda ledger: write_summary(ledger, settings.against))
+    report = run_job(job, settings, settings.output)
+    print((settings.output / "table.md").read_text())
+    print(report.sentence(settings.output))
+    unscored = json.loads((settings.output / "summary.json").read_text())["unscored"]
+    return 0 if report.complete and not unscored else 1
+
+
+def plan(settings: EvaluateSettings, fingerprint: str) -> list[Unit]:
+    """The evaluation's units."""
+    limit = None if settings.max_prompts == -1 else settings.max_prompts
+    if settings.images is not None:
+        return plan_given(read_image_folder(settings.images)[:limit], settings, fingerprint)
+    return plan_generated(read_prompt_lines(settings.prompts)[:limit], settings, _model_digest(settings), fingerprint)
+
+
+def fingerprint_of(load: score_worker.LoadScoreWorker) -> str:
+    """The scorer's fingerprint: what is scored by another one counts as not done.
+
+    Raises:
+        ServiceUnavailableError: no service answers.
+        ConfigError: it does not serve the scorer.
+    """
+    with load.connect() as client:
+        infos = {info.name: info for info in client.wait_until_ready(WAIT_FOR_SERVICE_S)}
+    if load.scorer not in infos:
+        raise ConfigError(f"scorer = {load.scorer!r}; allowed: {', '.join(sorted(infos))}")
+    return infos[load.scorer].fingerprint
+
+
+def _model_digest(settings: EvaluateSettings) -> str:
+    """What identifies the weights: their content where they are local, their name on the hub where not."""
+    parts = []
+    for name in (settings.model, find_lora(settings.lora) if settings.lora else None):
+        is_local = name is not None and Path(name).is_dir()
+        parts.append(digest_folder(Path(str(name)), MODEL_FILES) if is_local else str(name))
+    return "+".join(parts)
+
+
+def _image_loader(settings: EvaluateSettings) -> image_worker.LoadPromptImageWorker:
+    return image_worker.LoadPromptImageWorker(
+        str(settings.model), settings.lora, pipeline_arguments(settings), settings.batch_size, settings.dtype
+    )

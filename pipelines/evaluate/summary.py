@@ -1,0 +1,56 @@
+"""`results.jsonl` and all that is derived from it, from what the ledger says is done."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from assay.files import write_whole
+from pipelines.engine.ledger import Ledger, State
+from pipelines.engine.status import read_plans
+from pipelines.engine.unit import PlannedUnit
+from pipelines.evaluate import report
+from pipelines.evaluate.results import ImageResult, read_results, write_lines
+from pipelines.evaluate.score_worker import FILE, STAGE
+from pipelines.evaluate.statistics import compare, pair_up, summarize
+
+JOB = "evaluate-geneval"
+
+
+def write_summary(ledger: Ledger, against: Path | None = None) -> list[Path]:
+    """Write `results.jsonl`, `summary.json`, `table.md`, `confusion.png` and `report.html`, and return them.
+
+    Args:
+        ledger: of an evaluation's folder.
+        against: folder of an earlier evaluation to compare with.
+
+    Raises:
+        ConfigError: `against` holds no evaluation.
+    """
+    units = [unit for plan in read_plans(ledger) if plan.job == JOB for unit in plan.units]
+    results = _results(ledger, [unit for unit in units if unit.stage == STAGE])
+    failures = [failure.message for unit in units if (failure := ledger.failure(unit.name)) is not None]
+    summary: dict[str, Any] = summarize(results)
+    summary["failures"] = failures
+    pairs, comparison = [], None
+    if against is not None:
+        pairs = pair_up(read_results(against / "results.jsonl"), results)
+        summary["comparison"] = comparison = {"against": str(against), **compare(pairs)}
+    root = ledger.root
+    write_whole(root / "results.jsonl", write_lines(results))
+    write_whole(root / "summary.json", json.dumps(summary, indent=1) + "\n")
+    text = report.table(summary) + ("\n" + report.comparison_table(comparison) if comparison else "")
+    write_whole(root / "table.md", text)
+    names = ["results.jsonl", "summary.json", "table.md", "report.html"]
+    names += ["confusion.png"] if report.save_confusion(results, root / "confusion.png") else []
+    report.save_page(root / "report.html", results, summary, failures, comparison, pairs, against)
+    return [root / name for name in names]
+
+
+def _results(ledger: Ledger, units: Sequence[PlannedUnit]) -> list[ImageResult]:
+    return [
+        ImageResult(**values)
+        for unit in units
+        if ledger.state(unit) is State.DONE
+        for values in json.loads((ledger.root / unit.folder / FILE).read_text())
+    ]
