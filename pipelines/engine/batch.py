@@ -112,7 +112,6 @@ class _Batch:
         self._stopping = False
 
     def run(self, units: Sequence[Unit]) -> BatchReport:
-        self._ledger.sweep()
         self._names = {unit.name for unit in units}
         skipped = [] if self._options.redo else [u for u in units if self._ledger.state(u) is State.DONE]
         names = {unit.name for unit in skipped}
@@ -120,6 +119,7 @@ class _Batch:
         self._settled = dict.fromkeys(names, "skipped")
         with Progress(len(units), len(skipped), self._options.description) as self._progress:
             try:
+                self._ledger.sweep()
                 while (self._waiting and not self._stopping) or self._running:
                     self._hand_out()
                     self._settle_next()

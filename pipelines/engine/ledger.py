@@ -189,8 +189,9 @@ class Ledger:
         return SoftFileLease(self._leases / f"{name}.lease", lease_duration=LEASE_S, thread_local=False)
 
     def _clear_attempts(self, name: str) -> None:
-        for left in self._attempts.glob(f"{name}-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for left in self._attempts.iterdir():
+            if left.name.startswith(f"{name}-"):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def try_acquire(lease: SoftFileLease) -> bool:

@@ -209,6 +209,13 @@ def test_a_full_disk_stops_the_run_and_more_space_lets_it_end(
     ledger = Ledger(root)
     states = Counter(ledger.state(make_unit(**unit)) for unit in units)
     assert states == {State.DONE: number, State.MISSING: 20 - number}
+    with contextlib.suppress(OSError), (root.parent / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(1024))
+    (root / ".assay" / "attempts" / f"{make_unit('dead').name}-1").mkdir()  # what a killed run left
+    code, _, stderr = start_run(units, root=root, log=log, settings_folder=tmp_path).wait()
+    assert code == 2
+    assert f"BatchStoppedError: no space left for {root} (0 MiB free): {20 - number} units are left" in stderr
     mount("size=8m")
     again = start_run(units, root=root, log=log, settings_folder=tmp_path)
     assert again.report()["done"] == 20 - number
