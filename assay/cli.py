@@ -12,6 +12,7 @@ import typer
 
 from assay import pipeline_commands
 from assay.errors import AssayError, ConfigError, InvalidRequestError
+from assay.flags import given
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Reward services for image generation, and training on them."
@@ -23,7 +24,11 @@ data_app = typer.Typer(no_args_is_help=True, help="Make data to train and evalua
 app.add_typer(data_app, name="data")
 
 #: command -> (module, function) that does it, for commands of packages built on this one.
-_HANDED_OVER = {"train": ("trainer.cli", "train"), "data counting": ("trainer.counting_data", "counting")}
+_HANDED_OVER = {
+    "train": ("trainer.cli", "train"),
+    "infer": ("trainer.inference", "infer"),
+    "data counting": ("trainer.counting_data", "counting"),
+}
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Settings, dots for nesting.")]
 
@@ -88,6 +93,34 @@ def train(
 ) -> None:
     """Train an image generator on rewards."""
     raise typer.Exit(_hand_over("train", config, overrides or []))
+
+
+@app.command()
+def infer(
+    lora_path: Annotated[
+        str, typer.Option("--lora_path", help="Of a LoRA, a training run, or one of its checkpoints.")
+    ],
+    overrides: Overrides = None,
+    model_name: Annotated[
+        str | None, typer.Option("--model_name", help="Default: stabilityai/stable-diffusion-3.5-large.")
+    ] = None,
+    custom_prompt: Annotated[
+        str | None, typer.Option("--custom_prompt", help="Instead of one drawn from test tasks.")
+    ] = None,
+    num_images: Annotated[int | None, typer.Option("--num_images", help="Of each model. Default: 4.")] = None,
+    height: Annotated[int | None, typer.Option(help="In pixels. Default: 512.")] = None,
+    width: Annotated[int | None, typer.Option(help="In pixels. Default: 512.")] = None,
+    num_steps: Annotated[int | None, typer.Option("--num_steps", help="Denoising steps. Default: 20.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option("--guidance_scale", help="Default: 7.5.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of noise and prompt. Default: 42.")] = None,
+    output_dir: Annotated[Path | None, typer.Option("--output_dir", help="Default: demo_outputs.")] = None,
+    device_id: Annotated[int | None, typer.Option("--device_id", help="Number of the GPU. Default: 0.")] = None,
+    target: Annotated[str | None, typer.Option(help="Address of a reward service that scores the pictures.")] = None,
+) -> None:
+    """Make pictures with a LoRA and without, from the same noise, and put them side by side."""
+    flags = dict(locals())
+    further = flags.pop("overrides") or []
+    raise typer.Exit(_hand_over("infer", None, [*given(flags), *further]))
 
 
 @data_app.callback()

@@ -1,11 +1,12 @@
 """The commands that run batch jobs and tell how far they are. Flags that are left out keep the setting's default."""
 
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from assay.flags import given
 
 #: command -> (module, function) that does it, in packages built on this one.
 _GENERATE = ("pipelines.generate.command", "generate")
@@ -79,7 +80,7 @@ def generate(
     """Make an image for each instruction that planning models wrote, with FLUX.2 klein."""
     flags = dict(locals())
     flags["skip_existing"] = False if flags.pop("no_skip_existing") else None
-    raise typer.Exit(_call(_GENERATE, flags.pop("config"), _overrides(flags)))
+    raise typer.Exit(_call(_GENERATE, flags.pop("config"), given(flags)))
 
 
 @evaluate_app.callback()
@@ -104,7 +105,7 @@ def geneval(
     flags = dict(locals())
     further, file = flags.pop("overrides") or [], flags.pop("config")
     flags["targets"] = flags.pop("target")
-    raise typer.Exit(_call(_EVALUATE_GENEVAL, file, [*_overrides(flags), *further]))
+    raise typer.Exit(_call(_EVALUATE_GENEVAL, file, [*given(flags), *further]))
 
 
 @status_app.command()
@@ -120,12 +121,6 @@ def status(
 def summary(folder: Annotated[Path, typer.Argument(help="Output folder of a batch job.")]) -> None:
     """Derive the job's summary files anew from what is there."""
     raise typer.Exit(_call(_SUMMARY, folder))
-
-
-def _overrides(flags: dict[str, Any]) -> list[str]:
-    """`field=value` for each flag that was given; JSON is YAML, so that a name such as "1e3" stays a name."""
-    given = {name: value for name, value in flags.items() if value is not None}
-    return [f"{name}={json.dumps(str(v) if isinstance(v, Path) else v)}" for name, v in given.items()]
 
 
 def _call(where: tuple[str, str], *arguments: Any) -> int:

@@ -1,9 +1,9 @@
 """Checkpoints from which a killed run goes on to the same numbers.
 
 A checkpoint is a folder `checkpoints/epoch-000012` with safetensors of the adapter, its average and the optimizer's
-moments, and a `state.json` with the counters. All randomness of training is derived from the run's seed and these
-counters, so there is no generator state to keep. A folder is written under a temporary name and renamed when complete:
-one that has its final name is whole.
+moments, a `state.json` with the counters, and the LoRA in diffusers' format (`lora/`). All randomness of training is
+derived from the run's seed and these counters, so there is no generator state to keep. A folder is written under a
+temporary name and renamed when complete: one that has its final name is whole.
 """
 
 import json
@@ -28,6 +28,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     ema: Ema | None,
     state: dict[str, Any],
+    lora: Path,
 ) -> Path:
     """Write the checkpoint taken after `epoch` epochs, and drop all but the newest two.
 
@@ -38,6 +39,7 @@ def save_checkpoint(
         optimizer: over the same parameters in the same order.
         ema: its average, or None.
         state: counters, as JSON.
+        lora: folder of the LoRA in diffusers' format, of which the checkpoint gets a copy: it can be loaded as it is.
     """
     final = root / f"epoch-{epoch:06d}"
     partial = root / ".partial"
@@ -48,6 +50,7 @@ def save_checkpoint(
     if ema is not None:
         averages = dict(zip(parameters, ema.averages, strict=True))
         save_file({name: value.cpu().contiguous() for name, value in averages.items()}, partial / "ema.safetensors")
+    shutil.copytree(lora, partial / "lora")
     (partial / "state.json").write_text(json.dumps({**state, "epoch": epoch}, indent=1))
     _remove(final)
     partial.rename(final)

@@ -189,6 +189,9 @@ class Trainer:
         """Checkpoint, and the LoRA for use elsewhere."""
         if self._accelerator.is_main_process:
             scaler = self._accelerator.scaler
+            lora = self._folder.root / "lora"
+            with self._averaged():
+                self._generator.save_lora(lora)
             save_checkpoint(
                 self._folder.checkpoints,
                 epoch=self._epoch,
@@ -201,9 +204,8 @@ class Trainer:
                     "fingerprints": self._rewards.fingerprints,
                     "loss_scale": scaler.state_dict() if scaler is not None else None,
                 },
+                lora=lora,
             )
-            with self._averaged():
-                self._generator.save_lora(self._folder.root / "lora")
         self._accelerator.wait_for_everyone()
 
     def _resume(self) -> None:

@@ -16,6 +16,14 @@ def _model() -> tuple[dict[str, torch.nn.Parameter], torch.optim.AdamW, Ema]:
     return parameters, optimizer, Ema(list(parameters.values()), 0.9, 1)
 
 
+def _save(root: Path, epoch: int, model: tuple, state: dict) -> None:
+    lora = root / "lora"
+    lora.mkdir(exist_ok=True)
+    (lora / "weights").write_text(f"of epoch {epoch}")
+    parameters, optimizer, ema = model
+    save_checkpoint(root, epoch=epoch, parameters=parameters, optimizer=optimizer, ema=ema, state=state, lora=lora)
+
+
 def _steps(parameters: dict, optimizer: torch.optim.Optimizer, ema: Ema, first: int, number: int) -> None:
     for step in range(first, first + number):
         sum((p**2).sum() * (step + 1) for p in parameters.values()).backward()
@@ -29,7 +37,7 @@ def test_a_resumed_optimizer_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     _steps(*straight, 0, 5)
     first = _model()
     _steps(*first, 0, 3)
-    save_checkpoint(tmp_path, epoch=3, parameters=first[0], optimizer=first[1], ema=first[2], state={"global_step": 3})
+    _save(tmp_path, 3, first, {"global_step": 3})
     resumed = _model()
     state = load_checkpoint(newest_checkpoint(tmp_path), parameters=resumed[0], optimizer=resumed[1], ema=resumed[2])
     assert state == {"global_step": 3, "epoch": 3}
@@ -44,9 +52,10 @@ def test_leftovers_of_a_killed_write_are_ignored_and_old_checkpoints_go(tmp_path
     parameters, optimizer, ema = _model()
     assert newest_checkpoint(tmp_path) is None
     for epoch in (2, 9, 10):
-        save_checkpoint(tmp_path, epoch=epoch, parameters=parameters, optimizer=optimizer, ema=ema, state={})
+        _save(tmp_path, epoch, (parameters, optimizer, ema), {})
     (tmp_path / ".partial-000011-1").mkdir()
     assert newest_checkpoint(tmp_path).name == "epoch-000010"
+    assert (tmp_path / "epoch-000009/lora/weights").read_text() == "of epoch 9"
     assert sorted(folder.name for folder in tmp_path.glob("epoch-*")) == ["epoch-000009", "epoch-000010"]
 
 
