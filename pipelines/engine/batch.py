@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import SoftFileLease
 
-from assay.errors import AssayError
+from assay.errors import AssayError, ConfigError
 from pipelines.engine.attempt import OUT_OF_SPACE, Raised, Result, Succeeded, Task
 from pipelines.engine.executors import Executor
 from pipelines.engine.ledger import Failure, Ledger, State, is_held, new_entry, try_acquire
@@ -89,12 +89,23 @@ def run_batch(
         log: gets a line for each thing that happens, with the attribute `variant` of the unit.
 
     Raises:
+        ConfigError: a unit occurs twice, or two would be published in one folder.
         BatchStoppedError: the disk is full, or a worker is beyond repair.
         AssayError: a worker could not be loaded.
     """
+    _check_distinct(units)
     batch = _Batch(ledger, executor, options, log)
     with unwinding_on_termination():
         return batch.run(units)
+
+
+def _check_distinct(units: Sequence[Unit]) -> None:
+    names, folders = set[str](), set[str]()
+    for unit in units:
+        if unit.name in names or unit.folder in folders:
+            raise ConfigError(f"{unit} occurs twice, or another unit has its folder {unit.folder} as well")
+        names.add(unit.name)
+        folders.add(unit.folder)
 
 
 class _Batch:

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from engine_doubles import Drawer, do, leftovers, load_nothing, make_unit, outputs_below, stages
 from engine_processes import wait_until
 
+from assay.errors import ConfigError
 from pipelines.engine.batch import BatchReport, BatchStoppedError
 from pipelines.engine.ledger import Ledger, State, describe_outputs, new_entry, try_acquire
 from pipelines.engine.stage import Stage
@@ -66,6 +68,20 @@ def test_what_is_done_is_skipped(ledger: Ledger, order: list[str]) -> None:
     assert report == counts(done=1, skipped=2)
     assert report.complete
     assert len(order) == 3
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        [make_unit("a"), make_unit("b"), make_unit("a")],
+        [make_unit("a"), replace(make_unit("b"), folder=make_unit("a").folder)],
+        [make_unit("a"), replace(make_unit("a"), folder="elsewhere")],
+    ],
+)
+def test_two_units_that_would_overwrite_each_other_are_refused(ledger: Ledger, twice: list[Unit]) -> None:
+    with pytest.raises(ConfigError, match=r"plain / [ab] / draw occurs twice, or another unit has its folder"):
+        do(twice, ledger)
+    assert leftovers(ledger.root) == []
 
 
 def test_nothing_to_do_is_complete_and_loads_no_worker(ledger: Ledger) -> None:
