@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 PROTO_BASE ?= main
 
-.PHONY: setup train test test-ray lint format serve bench proto clean
+.PHONY: setup train test test-ray mmdet test-mmdet lint format serve bench proto clean
 
 setup: $(READY)  ## install everything into .venv
 
@@ -30,6 +30,12 @@ test: setup lint  ## lint and test
 test-ray: setup  ## faults of batch jobs on Ray: some minutes, and not part of `make test`
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,ray]'
 	$(TEST_ENV) $(BIN)/python -m pytest -m ray
+
+mmdet:  ## build the environment of the official detector, .venv-mmdet: some ten minutes
+	services/geneval/mmdet/build.sh .venv-mmdet
+
+test-mmdet: mmdet  ## test the GenEval service's mmdet backend
+	$(TEST_ENV) .venv-mmdet/bin/python -m pytest -m mmdet tests/geneval/test_geneval_mmdet.py
 
 lint: setup
 	$(BIN)/ruff check .

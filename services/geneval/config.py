@@ -1,8 +1,8 @@
 """The `scorer:` block of the service's YAML file, validated. Errors name the field, its value and what is allowed."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from assay.config import ConfigModel, describe
 from assay.errors import ConfigError
@@ -25,15 +25,32 @@ class RulesBlock(ConfigModel):
 
 
 class DetectorBlock(ConfigModel):
-    """See `services.geneval.detectors.transformers_detector.TransformersDetector`."""
+    """The detector.
 
-    backend: Literal["transformers"] = "transformers"
+    Args:
+        backend: the library that runs it; `mmdet` in an environment of its own (`make mmdet`).
+        model: folder or hub name; for mmdet, the checkpoint file.
+        config: only mmdet: a configuration file, or the name of one that comes with it.
+        max_overlap: boxes of one class overlapping more are suppressed; 1.0 is off.
+        max_images_per_pass: bounds the memory of one forward pass.
+        revision, top_k, allow_unexpected: only transformers, see `TransformersDetector`.
+    """
+
+    backend: Literal["transformers", "mmdet"] = "transformers"
     model: str
+    config: str = "mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco"
     revision: str | None = None
     top_k: PositiveCount = 100
     max_overlap: Share = 1.0
     max_images_per_pass: PositiveCount = 16
     allow_unexpected: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _fields_of_the_backend(self) -> Self:
+        foreign = {"transformers": {"config"}, "mmdet": {"revision", "top_k", "allow_unexpected"}}[self.backend]
+        if wrong := sorted(foreign & self.model_fields_set):
+            raise ValueError(f"{', '.join(wrong)} does not go with backend {self.backend}")
+        return self
 
 
 class ColorsBlock(ConfigModel):

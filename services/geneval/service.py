@@ -4,10 +4,11 @@ from typing import Any
 
 from assay.serving.scorer import Scorer
 from services.geneval.colors import ClipColors
-from services.geneval.config import GenEvalConfig, read_config
+from services.geneval.config import DetectorBlock, GenEvalConfig, read_config
 from services.geneval.detectors.detector import Detector
 from services.geneval.detectors.transformers_detector import TransformersDetector
 from services.geneval.examination import Examiner
+from services.geneval.model_files import ModelLoadError
 from services.geneval.scorer import GenEvalScorer
 
 
@@ -32,16 +33,29 @@ def build_scorers(model_config: dict[str, Any]) -> list[Scorer]:
 
 def _detector(config: GenEvalConfig) -> Detector:
     block, rules = config.detector, config.rules
+    shared: dict[str, Any] = {
+        "device": config.device,
+        "min_confidence": min(rules.threshold, rules.counting_threshold),
+        "max_overlap": block.max_overlap,
+        "max_images_per_pass": block.max_images_per_pass,
+    }
+    if block.backend == "mmdet":
+        return _mmdet_detector(block, shared)
     return TransformersDetector(
         block.model,
         revision=block.revision,
-        device=config.device,
-        min_confidence=min(rules.threshold, rules.counting_threshold),
         top_k=block.top_k,
-        max_overlap=block.max_overlap,
-        max_images_per_pass=block.max_images_per_pass,
         allow_unexpected=block.allow_unexpected,
+        **shared,
     )
+
+
+def _mmdet_detector(block: DetectorBlock, shared: dict[str, Any]) -> Detector:
+    try:
+        from services.geneval.detectors.mmdet_detector import MmdetDetector
+    except ImportError as error:
+        raise ModelLoadError(f"detector.backend = 'mmdet' needs the environment of `make mmdet`: {error}") from error
+    return MmdetDetector(block.model, config=block.config, **shared)
 
 
 def _colors(config: GenEvalConfig) -> ClipColors | None:

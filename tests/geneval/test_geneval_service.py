@@ -1,5 +1,6 @@
 """The service as configured: its YAML files, its errors, and one whole pass through models of the real classes."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,9 @@ def test_shipped_configurations_are_valid(name: str) -> None:
         ({"rules": {"max_objects": 1}}, "rules.max_objects = 1"),
         ({"score": "best"}, "'soft', 'strict', 'official' or 'compat'"),
         ({"detector": {}}, "detector.model is missing"),
-        ({"detector": {"model": "x", "backend": "mmdet"}}, "detector.backend = 'mmdet'"),
+        ({"detector": {"model": "x", "backend": "yolo"}}, "detector.backend = 'yolo'"),
+        ({"detector": {"model": "x", "backend": "mmdet", "top_k": 5}}, "top_k does not go with backend mmdet"),
+        ({"detector": {"model": "x", "config": "y"}}, "config does not go with backend transformers"),
         ({"colours": None}, "unknown field colours (did you mean colors?"),
     ],
 )
@@ -58,6 +61,15 @@ def test_configuration_errors_name_field_value_and_what_is_allowed(change: dict[
 def test_model_that_is_not_there_stops_the_start(clip_folder: Path) -> None:
     with pytest.raises(ModelLoadError, match="no/such/detector"):
         build_scorers(_config("no/such/detector", clip_folder))
+
+
+def test_mmdet_without_its_environment_says_what_to_do(clip_folder: Path) -> None:
+    if importlib.util.find_spec("mmdet"):
+        pytest.skip("this is the environment with mmdet")
+    config = _config("x.pth", clip_folder)
+    config["detector"]["backend"] = "mmdet"
+    with pytest.raises(ModelLoadError, match="needs the environment of `make mmdet`"):
+        build_scorers(config)
 
 
 def test_the_whole_path_through_real_model_classes(mask2former_folder: Path, clip_folder: Path) -> None:

@@ -3,7 +3,6 @@
 Images are RGB throughout: transformers' processors normalise RGB (the reward server fed RGB to a BGR pipeline).
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from transformers import (
 from services.geneval.detectors.detector import DetectedObject
 from services.geneval.detectors.model_outputs import Frame, ObjectTensors, objects_from_boxes, objects_from_masks
 from services.geneval.detectors.overlap import without_overlaps
+from services.geneval.detectors.passes import same_size_passes
 from services.geneval.model_files import (
     ModelLoadError,
     digest_model,
@@ -116,18 +116,10 @@ class TransformersDetector:
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[DetectedObject]]:
         found: list[list[DetectedObject]] = [[] for _ in images]
-        for indices in self._passes(images):
+        for indices in same_size_passes(images, self._max_images_per_pass):
             for index, objects in zip(indices, self._detect_same_size([images[i] for i in indices]), strict=True):
                 found[index] = objects
         return found
-
-    def _passes(self, images: Sequence[NDArray[np.uint8]]) -> list[list[int]]:
-        """Indices of the images of each forward pass, all of one size: one image never pads another."""
-        by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for index, image in enumerate(images):
-            by_size[image.shape[:2]].append(index)
-        step = self._max_images_per_pass
-        return [group[start : start + step] for group in by_size.values() for start in range(0, len(group), step)]
 
     @torch.inference_mode()
     def _detect_same_size(self, images: list[NDArray[np.uint8]]) -> list[list[DetectedObject]]:
