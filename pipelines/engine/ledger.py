@@ -32,6 +32,8 @@ from pipelines.engine.unit import PlannedUnit, Unit
 ENTRY = ".unit.json"
 #: A lease that is not renewed for so long counts as abandoned. One of a dead process on the same host does at once.
 LEASE_S = 60.0
+#: A lease file that is empty for so long will not be written any more.
+EMPTY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -228,12 +230,12 @@ def new_entry(unit: Unit, outputs: tuple[Output, ...], seconds: float, attempt: 
 
 def _break_empty(lease: SoftFileLease) -> None:
     """Free a lease whose file is empty and old. A power cut, or a kill between creating and writing it, leaves such a
-    file; it names no process, so filelock would respect it for ever."""
+    file; it names no process, so filelock would respect it for ever. Should its process live, `is_held` tells it."""
     try:
         status = os.stat(lease.lock_file)
     except OSError:
         return
-    if status.st_size == 0 and time.time() - status.st_mtime > LEASE_S:
+    if status.st_size == 0 and time.time() - status.st_mtime > EMPTY_S:
         lease.force_break()
 
 
