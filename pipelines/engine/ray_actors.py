@@ -7,6 +7,7 @@ the models and the inputs under the same paths.
 
 import dataclasses
 import os
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -133,7 +134,7 @@ class _WorkerProcess:
 
     def attempt(self, task: Task) -> Result | None:
         self._local.submit(task)
-        return self._local.next_result(0)
+        return self._local.next_result(threading.TIMEOUT_MAX)
 
 
 _Actor: Any = ray.remote(max_restarts=0)(_WorkerProcess)

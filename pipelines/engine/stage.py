@@ -34,7 +34,7 @@ class Workplace:
 
 
 class Worker(Protocol):
-    """Does units one after another, keeping its model loaded."""
+    """Does units one after another, keeping its model loaded. If it has a method `close`, that is called at the end."""
 
     def run(self, unit: Unit, workplace: Workplace) -> None:
         """Write the unit's outputs.
@@ -58,8 +58,10 @@ class Stage:
         load: makes a worker on a torch device ("cpu", "cuda:0"); called once in each process. With Ray it travels to
             other processes, so it is a function or an object that pickles.
         check: raises `InvalidOutputError` unless a folder holds what the unit should give. Called before publishing.
+        concurrency: attempts side by side in one process, in threads, for workers that mostly wait (for a service).
     """
 
     name: str
     load: Callable[[str], Worker]
     check: Callable[[Unit, Path], None] = check_nothing
+    concurrency: int = 1

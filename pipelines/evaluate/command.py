@@ -36,7 +36,7 @@ def evaluate_geneval(config: Path | None, overrides: Sequence[str]) -> int:
     units = plan(settings, fingerprint_of(load_scores))
     stages = {
         image_worker.STAGE: Stage(image_worker.STAGE, _image_loader(settings)),
-        score_worker.STAGE: Stage(score_worker.STAGE, load_scores),
+        score_worker.STAGE: Stage(score_worker.STAGE, load_scores, concurrency=score_worker.CONCURRENCY),
     }
     job = Job(JOB, units, stages, {}, lambda ledger: write_summary(ledger, settings.against))
     report = run_job(job, settings, settings.output)

@@ -14,6 +14,8 @@ from pipelines.evaluate.image_worker import STAGE as IMAGES
 from pipelines.evaluate.results import ImageResult
 
 STAGE = "scores"
+#: Prompts under way at once, so that the service has batches to make of them.
+CONCURRENCY = 16
 FILE = "scores.json"
 
 
@@ -28,6 +30,9 @@ class ScoreWorker:
     def __init__(self, client: RewardClient, scorer: str) -> None:
         self._client = client
         self._scorer = scorer
+
+    def close(self) -> None:
+        self._client.close()
 
     def run(self, unit: Unit, workplace: Workplace) -> None:
         """An image that cannot be judged has its error in the file; the prompt's others have their scores."""

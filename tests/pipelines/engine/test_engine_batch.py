@@ -13,7 +13,8 @@ from engine_doubles import Drawer, do, leftovers, load_nothing, make_unit, outpu
 from engine_processes import wait_until
 
 from assay.errors import ConfigError
-from pipelines.engine.batch import BatchReport, BatchStoppedError
+from pipelines.engine.batch import BatchOptions, BatchReport, BatchStoppedError, run_batch
+from pipelines.engine.executors import InProcess
 from pipelines.engine.ledger import Ledger, State, describe_outputs, new_entry, try_acquire
 from pipelines.engine.stage import Stage
 from pipelines.engine.unit import Unit
@@ -356,3 +357,28 @@ def test_the_progress_bar_counts_what_was_there(ledger: Ledger, capsys: pytest.C
 def test_stages_are_found_by_name(ledger: Ledger) -> None:
     assert set(stages()) == {"draw", "finish"}
     assert do([make_unit("a", "finish")], ledger) == counts(done=1)
+
+
+def test_attempts_run_side_by_side_where_the_stage_allows_it(tmp_path: Path) -> None:
+    """Four units that each wait until all four are under way: one after another they would wait for ever."""
+    together = threading.Barrier(4, timeout=20)
+    closed = []
+
+    class Waits:
+        def run(self, unit: Unit, workplace: Any) -> None:
+            together.wait()
+            (workplace.folder / "out.txt").write_text(unit.item)
+
+        def close(self) -> None:
+            closed.append(True)
+
+    ledger = Ledger(tmp_path)
+    units = [Unit(str(number), "v", "s", f"out/{number}", {}) for number in range(8)]
+    executor = InProcess({"s": Stage("s", lambda device: Waits(), concurrency=4)}, "cpu")
+    report = run_batch(units, ledger, executor, BatchOptions(), logging.getLogger("test"))
+    executor.close()
+    assert report.done == 8
+    assert closed == [True]
+    assert {unit.item: (tmp_path / unit.folder / "out.txt").read_text() for unit in units} == {
+        unit.item: unit.item for unit in units
+    }
