@@ -54,6 +54,7 @@ bench: setup  ## compare side by side, and print ratios
 	$(BIN)/python benchmarks/null_scorer.py
 	$(BIN)/python benchmarks/batch_engine.py
 	$(BIN)/python benchmarks/image_generation.py
+	$(BIN)/python benchmarks/geneval_evaluation.py
 
 proto: setup  ## regenerate the stubs, lint the contract, check that it breaks nobody
 	$(BIN)/python proto/generate.py

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from assay.errors import ConfigError
 from pipelines.engine import devices
-from pipelines.engine.batch import BatchOptions, BatchReport, run_batch
+from pipelines.engine.attempt import OUT_OF_SPACE
+from pipelines.engine.batch import BatchOptions, BatchReport, BatchStoppedError, run_batch
 from pipelines.engine.executors import Executor, InProcess
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.selection import parse_indices, parse_shard
@@ -41,8 +42,14 @@ class Job:
     summarize: Callable[[Ledger], list[Path]]
 
 
-def run_job(job: Job, settings: BatchSettings, root: Path) -> BatchReport:
+def run_job(job: Job, settings: BatchSettings, root: Path, gpus_seen: int) -> BatchReport:
     """Do what is left of the job, or this run's part of it.
+
+    Args:
+        job: what there is to do.
+        settings: how, and which part of it.
+        root: of the outputs.
+        gpus_seen: how many GPUs CUDA shows to this process.
 
     Raises:
         ConfigError: the settings do not fit the machine or the items, or the root cannot be written.
@@ -50,9 +57,21 @@ def run_job(job: Job, settings: BatchSettings, root: Path) -> BatchReport:
     """
     chosen = choose_units(job.units, settings)
     ledger = Ledger(root)
+    try:
+        return _run(job, chosen, settings, ledger, gpus_seen)
+    except OSError as error:
+        if error.errno in OUT_OF_SPACE:
+            raise BatchStoppedError(
+                f"no space left for {ledger.root}: free some and run the same command again"
+            ) from error
+        raise
+
+
+def _run(job: Job, chosen: Sequence[Unit], settings: BatchSettings, ledger: Ledger, gpus_seen: int) -> BatchReport:
     write_plan(ledger, job.name, job.units)
     options = BatchOptions(settings.retries, settings.continue_on_error, not settings.skip_existing, job.name)
-    with open_logs(ledger.root, job.log_folders) as log, closing(make_executor(job.stages, settings)) as executor:
+    executor = make_executor(job.stages, settings, gpus_seen)
+    with closing(executor), open_logs(ledger.root, job.log_folders) as log:
         log.info("%s: %d units planned, %d in this run", job.name, len(job.units), len(chosen))
         report = run_batch(chosen, ledger, executor, options, log)
         log.info("%s: %s", job.name, report)
@@ -74,9 +93,9 @@ def choose_units(units: Sequence[Unit], settings: BatchSettings) -> list[Unit]:
     return list(units)
 
 
-def make_executor(stages: Mapping[str, Stage], settings: BatchSettings) -> Executor:
+def make_executor(stages: Mapping[str, Stage], settings: BatchSettings, gpus_seen: int) -> Executor:
     """The executor that the settings ask for, on the devices that there are."""
-    visible = devices.visible_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), _gpus_seen())
+    visible = devices.visible_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), gpus_seen)
     on_cluster = settings.engine == "ray" and settings.ray_address is not None
     gpus = [] if on_cluster else devices.choose_gpus(visible, settings.num_gpus)
     if settings.num_gpus > 0 and not gpus and not on_cluster:
@@ -127,10 +146,3 @@ class _OfVariant(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return getattr(record, "variant", self._variant) == self._variant
-
-
-def _gpus_seen() -> int:
-    """How many GPUs CUDA shows to this process."""
-    import torch  # only here: the engine itself needs none of it
-
-    return torch.cuda.device_count()

@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from assay.config import load_config
 from assay.errors import ConfigError
 from assay.files import digest_folder
@@ -39,7 +41,7 @@ def evaluate_geneval(config: Path | None, overrides: Sequence[str]) -> int:
         score_worker.STAGE: Stage(score_worker.STAGE, load_scores, concurrency=score_worker.CONCURRENCY),
     }
     job = Job(JOB, units, stages, {}, lambda ledger: write_summary(ledger, settings.against))
-    report = run_job(job, settings, settings.output)
+    report = run_job(job, settings, settings.output, torch.cuda.device_count())
     print((settings.output / "table.md").read_text())
     print(report.sentence(settings.output))
     unscored = json.loads((settings.output / "summary.json").read_text())["unscored"]

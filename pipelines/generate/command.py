@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from assay.config import load_config
 from assay.files import digest_folder
 from generators.flux2_klein import BASE_STEPS, DISTILLED_STEPS, is_distilled, locate_checkpoint
@@ -45,7 +47,7 @@ def generate(config: Path | None, overrides: Sequence[str]) -> int:
     )
     variants = {unit.variant: unit.variant for unit in units}
     job = Job(JOB, units, {STAGE: Stage(STAGE, load, check_images)}, variants, write_statistics)
-    report = run_job(job, settings, settings.output_root)
+    report = run_job(job, settings, settings.output_root, torch.cuda.device_count())
     print(report.sentence(settings.output_root))
     return 0 if report.complete else 1
 

@@ -7,7 +7,6 @@ import pytest
 from engine_doubles import make_unit, stages
 
 from assay.errors import ConfigError
-from pipelines.engine import job as job_module
 from pipelines.engine.executors import InProcess
 from pipelines.engine.job import Job, choose_units, make_executor, run_job
 from pipelines.engine.ledger import Ledger
@@ -51,29 +50,23 @@ def test_indices_beyond_the_items_are_refused() -> None:
 
 
 @pytest.mark.parametrize("engine", ["auto", "in_process"])
-def test_one_device_needs_no_ray(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
-    monkeypatch.setattr(job_module, "_gpus_seen", lambda: 0)
-    assert isinstance(make_executor(stages(), BatchSettings(engine=engine)), InProcess)
+def test_one_device_needs_no_ray(engine: str) -> None:
+    assert isinstance(make_executor(stages(), BatchSettings(engine=engine), 0), InProcess)
 
 
 def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_module, "_gpus_seen", lambda: 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with pytest.raises(ConfigError, match=r"num_gpus = 2; .*1 visible \(3\)"):
-        make_executor(stages(), BatchSettings(num_gpus=2))
+        make_executor(stages(), BatchSettings(num_gpus=2), 1)
 
 
 def test_two_gpus_in_one_process_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_module, "_gpus_seen", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(ConfigError, match="num_gpus = 2 with engine = in_process, which uses one"):
-        make_executor(stages(), BatchSettings(engine="in_process", num_gpus=2))
+        make_executor(stages(), BatchSettings(engine="in_process", num_gpus=2), 2)
 
 
-def test_a_job_logs_by_variant_and_summarizes_also_after_failures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_module, "_gpus_seen", lambda: 0)
+def test_a_job_logs_by_variant_and_summarizes_also_after_failures(tmp_path: Path) -> None:
     summarized: list[Path] = []
 
     def summarize(ledger: Ledger) -> list[Path]:
@@ -82,7 +75,7 @@ def test_a_job_logs_by_variant_and_summarizes_also_after_failures(
 
     units = [make_unit("a"), make_unit("b", variant="other", fail="permanent")]
     job = Job("test", units, stages(), {"plain": "plain", "other": "other"}, summarize)
-    report = run_job(job, BatchSettings(), tmp_path)
+    report = run_job(job, BatchSettings(), tmp_path, 0)
     assert (report.done, report.failed) == (1, 1)
     assert report.sentence(tmp_path) == f"1 done, 1 failed; see `assay pipeline status {tmp_path}`"
     assert summarized == [tmp_path]
