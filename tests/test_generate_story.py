@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from assay.client import RewardClient
+from assay.outcomes import Scored
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/image_generation.md"
+WEIGHTS = ROOT / "miniature/weights/flux2_klein"
 PLANNER = "Qwen3-VL-4B-Instruct"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 
@@ -24,10 +28,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     for name in ("configs", "miniature", "scripts"):
         (folder / name).symlink_to(ROOT / name)
-    (folder / ".venv").mkdir()
-    (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    (folder / ".venv").symlink_to(sys.prefix)
     (folder / "checkpoints").mkdir()
-    (folder / "checkpoints/flux2-klein-4B").symlink_to(ROOT / "miniature/weights/flux2_klein")
+    (folder / "checkpoints/flux2-klein-4B").symlink_to(WEIGHTS)
     for planner in (PLANNER, "another-planner"):
         make = ["-m", "miniature.editing", "--root", ".", "--samples", "12", "--planning-model", planner]
         subprocess.run([sys.executable, *make], cwd=folder, env=ENVIRONMENT, check=True)
@@ -72,6 +75,36 @@ def test_a_killed_run_resumes_to_the_files_of_an_undisturbed_one(home: Path) -> 
     subprocess.run(disturbed, cwd=home, env=ENVIRONMENT, check=True, capture_output=True, timeout=240)
     assert _files(home / "disturbed") == _files(home / "undisturbed")
     assert not list((home / "disturbed/.assay/attempts").iterdir())
+
+
+def test_pictures_do_what_the_instructions_say(tmp_path: Path) -> None:
+    """Judged by a GenEval service in a process of its own: right objects, colours and counts, and nothing else."""
+    make = ["-m", "miniature.editing", "--root", ".", "--samples", "60", "--seed", "2000000007"]
+    subprocess.run([sys.executable, *make], cwd=tmp_path, env=ENVIRONMENT, check=True)
+    flags = ["--planning_model", PLANNER, "--num_inference_steps", "4", "--flux_ckpt", str(WEIGHTS)]
+    command = [sys.executable, "-m", "assay.cli", "generate", *flags]
+    subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, check=True, capture_output=True, timeout=240)
+    expected = [json.loads(line) for line in (tmp_path / "expected.jsonl").open()]
+    run = tmp_path / f"generated_images/miniature/{PLANNER}/{WEIGHTS.name}"
+    images = [Image.open(run / str(edit["id"]) / f"img_{edit['k']}.png") for edit in expected]
+    ready = tmp_path / "ready.json"
+    serve = ["serve", "geneval", "serve.grpc_port=0", "serve.http_port=null", f"serve.ready_file={ready}"]
+    service = subprocess.Popen([sys.executable, "-m", "assay.cli", *serve], cwd=ROOT, env=ENVIRONMENT)
+    try:
+        deadline = time.monotonic() + 120
+        while not ready.exists():
+            assert service.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        with RewardClient([json.loads(ready.read_text())["grpc"]]) as client:
+            tasks = [edit["task"] for edit in expected]
+            outcomes = client.score(images, scorer="geneval", prompts=[t["prompt"] for t in tasks], tasks=tasks)
+    finally:
+        service.terminate()
+        assert service.wait(timeout=60) == 0
+    followed = [isinstance(outcome, Scored) and outcome.components["correct"] for outcome in outcomes]
+    assert len(followed) > 60
+    assert sum(followed) / len(followed) >= 0.8
 
 
 def _files(root: Path) -> dict[str, bytes]:
