@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -10,13 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+from page_commands import commands_of, make_home
 from PIL import Image
 
 from assay.client import RewardClient
 from assay.outcomes import Scored
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs/image_generation.md"
+PAGE = "docs/image_generation.md"
 WEIGHTS = ROOT / "miniature/weights/flux2_klein"
 PLANNER = "Qwen3-VL-4B-Instruct"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
@@ -25,10 +25,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYT
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder: the repository's files, planners' instructions, and the checkpoint under its usual name."""
-    folder = tmp_path_factory.mktemp("home")
-    for name in ("configs", "miniature", "scripts"):
-        (folder / name).symlink_to(ROOT / name)
-    (folder / ".venv").symlink_to(sys.prefix)
+    folder = make_home(tmp_path_factory.mktemp("home"))
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints/flux2-klein-4B").symlink_to(WEIGHTS)
     for planner in (PLANNER, "another-planner"):
@@ -37,13 +34,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def commands() -> list[str]:
-    return re.findall(r"^    ((?:\w+=\S+ )*(?:\.venv|scripts)/.*)$", PAGE.read_text(), re.MULTILINE)
-
-
 def test_every_command_of_the_page_runs(home: Path) -> None:
-    assert len(commands()) >= 10
-    for command in commands():
+    commands = commands_of(PAGE)
+    assert len(commands) >= 10
+    for command in commands:
         done = subprocess.run(
             ["bash", "-c", command], cwd=home, env=ENVIRONMENT, capture_output=True, text=True, timeout=240
         )
