@@ -4,8 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
+from generators.precision import Precision, weights_dtype
 from generators.text_to_image import TextToImage, load_pipeline
 from pipelines.engine.stage import UnitError, Workplace
 from pipelines.engine.unit import Unit
@@ -47,9 +46,8 @@ class LoadPromptImageWorker:
     lora: str | None
     settings: dict[str, Any]
     batch_size: int
-    dtype: str
+    dtype: Precision
 
     def __call__(self, device: str) -> PromptImageWorker:
-        name = ("bfloat16" if device.startswith("cuda") else "float32") if self.dtype == "auto" else self.dtype
-        pipeline = load_pipeline(self.model, device, getattr(torch, name), self.lora)
+        pipeline = load_pipeline(self.model, device, weights_dtype(self.dtype, device), self.lora)
         return PromptImageWorker(TextToImage(pipeline, self.settings), self.batch_size)

@@ -1,10 +1,10 @@
 """The arguments of `assay evaluate geneval`."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, model_validator
 
+from generators.precision import Precision
 from pipelines.engine.settings import BatchSettings
 
 OFFICIAL_PROMPTS = Path(__file__).parent / "geneval_data" / "evaluation_metadata.jsonl"
@@ -55,7 +55,7 @@ class EvaluateSettings(BatchSettings):
     max_sequence_length: int | None = Field(default=None, ge=0)
     seed: int = 0
     batch_size: int = Field(default=4, ge=1)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Precision = "auto"
 
     @model_validator(mode="after")
     def _one_source(self) -> "EvaluateSettings":

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from generators.flux2_klein import Flux2KleinGenerator, load_pipeline
+from generators.precision import Precision, weights_dtype
 from pipelines.engine.stage import InvalidOutputError, UnitError, Workplace
 from pipelines.engine.unit import Unit
 
@@ -79,12 +79,11 @@ class LoadImageWorker:
     width: int | None
     guidance_scale: float
     batch_size: int
-    dtype: str
+    dtype: Precision
 
     def __call__(self, device: str) -> ImageWorker:
-        name = ("bfloat16" if device.startswith("cuda") else "float32") if self.dtype == "auto" else self.dtype
         generator = Flux2KleinGenerator(
-            load_pipeline(self.checkpoint, device, getattr(torch, name)),
+            load_pipeline(self.checkpoint, device, weights_dtype(self.dtype, device)),
             num_inference_steps=self.num_inference_steps,
             height=self.height,
             width=self.width,

@@ -1,10 +1,10 @@
 """The arguments of `assay generate`; names and defaults are those of the system's own description."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, model_validator
 
+from generators.precision import Precision
 from pipelines.engine.settings import BatchSettings
 
 
@@ -40,7 +40,7 @@ class GenerateSettings(BatchSettings):
     seed: int = 0
     max_samples: int = Field(default=-1, ge=-1)
     batch_size: int = Field(default=8, ge=1)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Precision = "auto"
 
     @model_validator(mode="after")
     def _one_source(self) -> "GenerateSettings":
