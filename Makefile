@@ -10,7 +10,10 @@ READY := $(VENV)/.ready
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 PROTO_BASE ?= main
 
-.PHONY: setup train test test-ray mmdet test-mmdet lint format serve bench proto clean
+DOCKERFILES := services/geneval/Dockerfile services/geneval/mmdet/Dockerfile trainer/Dockerfile
+TOKEN_FILE := secrets/assay_token
+
+.PHONY: setup train test test-ray mmdet test-mmdet compose compose-test lint format serve bench proto clean
 
 setup: $(READY)  ## install everything into .venv
 
@@ -37,11 +40,30 @@ mmdet:  ## build the environment of the official detector, .venv-mmdet: some ten
 test-mmdet: mmdet  ## test the GenEval service's mmdet backend
 	$(TEST_ENV) .venv-mmdet/bin/python -m pytest -m mmdet tests/geneval/test_geneval_mmdet.py
 
+compose: setup $(TOKEN_FILE)  ## build the GenEval service's image, start it, score a picture with it, stop it
+	@trap 'docker compose down' EXIT; \
+	docker compose up --build --wait || { docker compose logs; exit 1; }; \
+	ASSAY_TOKEN_FILE=$(TOKEN_FILE) $(BIN)/assay score docs/three_apples.png --class apple --count 3 \
+		--target localhost:$${ASSAY_PORT:-50051}
+
+# Compose hands the file over as it is: the container's user must be able to read it, other users of this machine
+# are kept out by the folder.
+$(TOKEN_FILE):
+	mkdir -p -m 700 $(@D)
+	$(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(32))' > $@.new
+	chmod 444 $@.new && mv $@.new $@
+
+compose-test: setup  ## test the containers: needs Docker with its compose plugin, and takes minutes
+	$(TEST_ENV) $(BIN)/python -m pytest -m docker -rs --timeout=3600 tests/test_containers.py
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint $(DOCKERFILES)
+	@if docker compose version > /dev/null 2>&1; then docker compose --profile '*' config --quiet; \
+	else echo 'no docker compose here: docker-compose.yml is not checked'; fi
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -1,8 +1,10 @@
 """The `assay` command. Thin: each command reads its flags and hands over; what it needs is imported only then.
 
 Exit codes: 0 done; 1 a service or a run failed, or an image has no score; 2 wrong flags or settings.
+Commands that call a service read its token from ASSAY_TOKEN or from the file that ASSAY_TOKEN_FILE names.
 """
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -144,9 +146,28 @@ def _hand_over(command: str, *arguments: object) -> int:
     return int(getattr(import_module(module_name), function_name)(*arguments))
 
 
+def _read_token_file() -> None:
+    """Containers get secrets as files. Whatever reads ASSAY_TOKEN, worker processes too, finds the token there.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds nothing.
+    """
+    path = os.environ.get("ASSAY_TOKEN_FILE")
+    if not path or os.environ.get("ASSAY_TOKEN"):
+        return
+    try:
+        token = Path(path).read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"ASSAY_TOKEN_FILE = {path}: {error.strerror}", reason="TOKEN_UNREADABLE") from error
+    if not token:
+        raise ConfigError(f"ASSAY_TOKEN_FILE = {path} holds no token", reason="TOKEN_EMPTY")
+    os.environ["ASSAY_TOKEN"] = token
+
+
 def main() -> None:
     """Run the command; what Assay itself raises becomes one clear message and an exit code."""
     try:
+        _read_token_file()
         app()
     except AssayError as error:
         print(f"assay: {error}", file=sys.stderr)

@@ -22,7 +22,7 @@ SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULT
 def train(config_path: Path, overrides: Sequence[str] = ()) -> int:
     """Run one training to its end and return the exit code.
 
-    A token for the services is read from the environment variable ASSAY_TOKEN.
+    A token for the services is read from the environment variable ASSAY_TOKEN; `assay` fills it from ASSAY_TOKEN_FILE.
 
     Raises:
         AssayError: the configuration is wrong, no service answers, or rewards stay away past their deadline.

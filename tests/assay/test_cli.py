@@ -89,6 +89,40 @@ def test_serve_reads_both_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (settings.grpc_port, settings.host, settings.insecure) == (0, "0.0.0.0", True)
 
 
+def test_the_token_may_lie_in_a_file(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("secret\n")
+    monkeypatch.setenv("ASSAY_TOKEN", "")
+    with serve_in_background([MeanScorer()], token="secret") as server:
+        command = ("score", image, "--prompt", "grey", "--target", server.target)
+        assert run(monkeypatch, *command) != 0
+        assert "authorization" in capsys.readouterr().err
+        monkeypatch.setenv("ASSAY_TOKEN_FILE", str(file))
+        assert run(monkeypatch, *command) == 0
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "No such file"), (" \n", "holds no token")])
+def test_a_token_file_without_a_token_is_an_error_and_no_call_goes_out_without(
+    content: str | None,
+    message: str,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("ASSAY_TOKEN", "")
+    monkeypatch.setenv("ASSAY_TOKEN_FILE", str(file))
+    assert run(monkeypatch, "score", image, "--prompt", "grey", "--target", "127.0.0.1:1") == 2
+    error = capsys.readouterr().err
+    assert f"ASSAY_TOKEN_FILE = {file}" in error
+    assert message in error
+
+
 def test_serve_names_what_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
