@@ -1,0 +1,92 @@
+"""`assay generate` on Ray loses a worker, then itself, then Ray's head; its files are those of one process."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny_klein import write_planner
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).parents[2]
+INSTRUCTIONS = [["add a cup", "remove it"], ["paint it"], [], ["move it"]] * 6
+WAIT_S = 120
+
+
+def start(home: Path, checkpoint: Path, output: str, *flags: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "assay.cli", "generate", "--planning_model", "planner", "--flux_ckpt", checkpoint]
+    command += ["--num_inference_steps", "30", "--output_root", output, *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    environment["RAY_TMPDIR"] = str(home / "ray")
+    return subprocess.Popen(command, cwd=home, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def processes_of_ray(home: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("RAY_TMPDIR") == str(home / "ray") and process.pid != os.getpid():
+                found.append(process)
+    return found
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert process.poll() is None, process.communicate()[1].decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def done(home: Path) -> int:
+    return len(list((home / "disturbed").rglob(".unit.json")))
+
+
+def files(root: Path) -> dict[str, bytes]:
+    paths = [path for path in root.rglob("*") if path.is_file() and path.name != "run.log"]
+    shown = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    return {str(path.relative_to(root)): path.read_bytes() for path in shown}
+
+
+def test_files_are_those_of_an_undisturbed_run(tiny_klein: Path) -> None:
+    home = Path(tempfile.mkdtemp(prefix="ray-"))  # Ray's sockets need short paths
+    flags = ["--engine", "ray", "--workers", "2"]
+    try:
+        write_planner(home, INSTRUCTIONS)
+        assert start(home, tiny_klein, "undisturbed").wait(WAIT_S) == 0
+        first = start(home, tiny_klein, "disturbed", *flags)
+        wait_until(lambda: done(home) >= 2, first)
+        worker = next(p for p in processes_of_ray(home) if "_WorkerProcess" in " ".join(p.cmdline()))
+        worker.kill()
+        wait_until(lambda: done(home) >= 6, first)
+        first.send_signal(signal.SIGKILL)
+        first.communicate()
+        second = start(home, tiny_klein, "disturbed", *flags)
+        wait_until(lambda: done(home) >= 10, second)
+        next(p for p in processes_of_ray(home) if p.name() == "gcs_server").kill()
+        said = second.communicate(timeout=WAIT_S)[1].decode()
+        # Its workers may finish what there is before Ray's silence ends the run; that it ends is what counts.
+        assert second.returncode == 0 or "is gone; run the same command again" in said
+        third = start(home, tiny_klein, "disturbed", *flags)
+        assert third.wait(WAIT_S) == 0, third.communicate()[1].decode()
+        assert files(home / "disturbed") == files(home / "undisturbed")
+        log = (home / "disturbed/run.log").read_text()
+        published = [line for line in log.splitlines() if " generate: done: " in line]
+        names = [line.split("INFO ")[1].split(": done")[0] for line in published]
+        assert len(names) == len(set(names)), "a sample was published twice"
+        assert "WorkerDiedError" in log
+    finally:
+        for process in processes_of_ray(home):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        shutil.rmtree(home, ignore_errors=True)
