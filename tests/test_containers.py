@@ -1,0 +1,173 @@
+"""What docs/containers.md promises, on a real engine: healthy, confined, closed without the token, back after a crash.
+
+The project and its port are the test's own, so other containers are not disturbed; the images are the compose file's.
+"""
+
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.docker
+ROOT = Path(__file__).parents[1]
+
+#: A training of some seconds.
+TINY = ["sampling.groups_per_epoch=4", "sampling.group_size=8", "sampling.num_steps=4", "run.epochs=1"]
+TINY += ["evaluation.num_images=16", "evaluation.num_steps=4", "evaluation.gallery_prompts=4"]
+
+#: Tries what a process in a container must not be able to do, and prints what became of it.
+SELF_EXAMINATION = """
+import json, os, pathlib
+def writable(folder):
+    try:
+        (pathlib.Path(folder) / "written").write_text("")
+    except OSError:
+        return False
+    return True
+status = dict(line.split(":\\t", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
+print(json.dumps({
+    "user": os.getuid(), "capabilities": int(status["CapBnd"], 16), "no_new_privileges": status["NoNewPrivs"],
+    "writable": [folder for folder in ("/", "/app", "/opt/venv", "/home/assay", "/tmp", "/models") if writable(folder)],
+}))
+"""
+#: Number 1 is the engine's init; its only child is the service.
+KILL_THE_SERVICE = "import os; os.kill(int(open('/proc/1/task/1/children').read().split()[0]), 9)"
+
+
+class Stack:
+    """The compose project of this test."""
+
+    def __init__(self, token_file: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.token_file = token_file
+        self.environment = {
+            **os.environ,
+            "COMPOSE_PROJECT_NAME": f"assay-test-{os.getpid()}",
+            "ASSAY_PORT": str(self.port),
+            "ASSAY_TOKEN_FILE": str(token_file),
+        }
+
+    def compose(self, *arguments: str, timeout_s: float = 120) -> bytes:
+        """Standard output of `docker compose ARGUMENTS`; what it says beside goes to the test's log."""
+        done = subprocess.run(
+            ["docker", "compose", "--profile", "train", *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            timeout=timeout_s,
+        )
+        print(f"$ docker compose {' '.join(arguments)}\n{done.stderr.decode()}")
+        assert done.returncode == 0, done.stderr.decode() + done.stdout.decode()
+        return done.stdout
+
+    def python(self, service: str, code: str) -> str:
+        return self.compose("exec", "-T", service, "python", "-c", code).decode()
+
+    def state(self, service: str) -> dict[str, object]:
+        container = self.compose("ps", "--all", "--quiet", service).decode().strip()
+        inspected = subprocess.run(["docker", "inspect", container], capture_output=True, check=True).stdout
+        (found,) = json.loads(inspected)
+        return {**found["State"], "RestartCount": found["RestartCount"]}
+
+    def score(self, token_file: Path | None) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ASSAY_")}
+        if token_file is not None:
+            environment["ASSAY_TOKEN_FILE"] = str(token_file)
+        picture = ["docs/three_apples.png", "--class", "apple", "--count", "3", "--json"]
+        return subprocess.run(
+            [sys.executable, "-m", "assay.cli", "score", *picture, "--target", f"127.0.0.1:{self.port}"],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The images, built, and the service, up and healthy."""
+    if reason := _why_there_is_no_engine():
+        pytest.skip(reason)
+    token_file = tmp_path_factory.mktemp("secrets") / "token"
+    token_file.write_text("a token of this test\n")
+    token_file.chmod(0o444)
+    stack = Stack(token_file)
+    stack.compose("build", timeout_s=3000)
+    try:
+        try:
+            stack.compose("up", "--wait", "geneval", timeout_s=300)
+        except AssertionError:
+            print(stack.compose("logs", "geneval").decode())
+            raise
+        yield stack
+    finally:
+        stack.compose("down", "--volumes")
+
+
+def test_a_picture_is_scored_through_the_published_port(stack: Stack) -> None:
+    done = stack.score(stack.token_file)
+    assert done.returncode == 0, done.stderr
+    assert '"strict_correct": 1.0' in done.stdout
+
+
+def test_a_call_without_the_token_is_refused(stack: Stack) -> None:
+    done = stack.score(None)
+    assert done.returncode != 0
+    assert "authorization: Bearer" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_service_has_no_rights_and_writes_only_where_it_may(stack: Stack) -> None:
+    found = json.loads(stack.python("geneval", SELF_EXAMINATION))
+    assert found == {"user": 10001, "capabilities": 0, "no_new_privileges": "1", "writable": ["/tmp", "/models"]}
+
+
+def test_a_training_in_a_container_learns_from_the_service_and_leaves_its_lora(stack: Stack) -> None:
+    training = ["train", "configs/train/miniature_counting.yaml", *TINY]
+    stack.compose("run", "--rm", "-T", "trainer", *training, timeout_s=600)
+    packed = ["--no-deps", "--entrypoint", "tar", "trainer", "-c", "-C", "/runs", "."]
+    archive = stack.compose("run", "--rm", "-T", *packed)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        metrics = files.extractfile("./miniature_counting/metrics.jsonl")
+        assert metrics is not None
+        (line,) = [json.loads(line) for line in metrics.read().splitlines()]
+        assert "./miniature_counting/lora/pytorch_lora_weights.safetensors" in files.getnames()
+    assert (line["epoch"], line["unscored"], line["groups_dropped"]) == (1, 0, 0)
+
+
+def test_a_service_that_crashes_comes_back_healthy(stack: Stack) -> None:
+    stack.python("geneval", KILL_THE_SERVICE)
+    deadline = time.monotonic() + 120
+    while (state := stack.state("geneval"))["RestartCount"] != 1 or state["Health"]["Status"] != "healthy":  # type: ignore[index]
+        assert time.monotonic() < deadline, state
+        time.sleep(0.5)
+    assert stack.score(stack.token_file).returncode == 0
+
+
+def test_a_service_that_is_stopped_drains_and_ends_well(stack: Stack) -> None:
+    stack.compose("stop", "geneval")
+    assert stack.state("geneval")["ExitCode"] == 0
+
+
+def _why_there_is_no_engine() -> str | None:
+    """None if there is one."""
+    if shutil.which("docker") is None:
+        return "no Docker here: no `docker` command"
+    for command in (["docker", "compose", "version"], ["docker", "info"]):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        if done.returncode != 0:
+            first = (done.stderr.strip().splitlines() or ["(it says nothing)"])[0]
+            return f"no Docker here: `{' '.join(command)}` fails: {first}"
+    return None
