@@ -201,7 +201,7 @@ def main() -> None:
     torch.set_flush_denormal(True)
     rng = np.random.default_rng(args.seed)
     if args.start:
-        pipeline = Flux2KleinPipeline.from_pretrained(args.start, torch_dtype=torch.float32)
+        pipeline = Flux2KleinPipeline.from_pretrained(args.start, dtype=torch.float32)
     else:
         vae = AutoencoderKLFlux2.from_pretrained(args.vae)
         pipeline = build_pipeline(vae, args.heads, args.double_layers, args.single_layers)

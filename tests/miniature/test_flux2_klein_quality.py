@@ -62,30 +62,29 @@ def pipeline() -> Flux2KleinPipeline:
 def test_instructions_are_followed_in_four_steps(pipeline: Flux2KleinPipeline, scorer: Scorer) -> None:
     edits = held_out_edits(150, seed=10)
     judged = judge(scorer, edits, carry_out(pipeline, edits, steps=4, seed=HELD_OUT))
-    assert _share_followed(judged) >= 0.60
+    assert _share_followed(judged) >= 0.80
     for operation in OPERATION_SHARES:
-        assert _share_followed([item for item in judged if item.edit.operation == operation]) >= 0.45, operation
+        assert _share_followed([item for item in judged if item.edit.operation == operation]) >= 0.70, operation
     assert np.mean([overlap for item in judged for overlap in item.kept]) >= 0.85
 
 
 def test_instructions_are_followed_in_many_steps(pipeline: Flux2KleinPipeline, scorer: Scorer) -> None:
     edits = held_out_edits(30, seed=11)
     judged = judge(scorer, edits, carry_out(pipeline, edits, steps=28, seed=HELD_OUT))
-    assert _share_followed(judged) >= 0.60
+    assert _share_followed(judged) >= 0.80
 
 
 def test_the_judge_tells_results_from_sources(scorer: Scorer) -> None:
     """So that a model which copies its source, or does something else, cannot pass."""
     edits = held_out_edits(60, seed=12)
     results = judge(scorer, edits, [edit.result.render() for edit in edits])
-    assert _share_followed(results) >= 0.95
-    assert all(item.distance is None or item.distance < 2 for item in results if item.followed)
-    assert np.mean([overlap for item in results for overlap in item.kept]) >= 0.95
+    assert _share_followed(results) >= 0.90
+    assert np.mean([overlap for item in results for overlap in item.kept]) >= 0.93
     assert _share_followed(judge(scorer, edits, [edit.source.render() for edit in edits])) <= 0.05
 
 
 def load(folder: Path) -> Flux2KleinPipeline:
-    pipeline = Flux2KleinPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = Flux2KleinPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
