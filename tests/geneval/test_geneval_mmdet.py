@@ -15,6 +15,9 @@ from mmengine.config import Config  # noqa: E402
 from mmengine.logging import HistoryBuffer  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from assay.client import RewardClient  # noqa: E402
+from assay.outcomes import Scored  # noqa: E402
+from assay.testing import serve_in_background  # noqa: E402
 from services.geneval.detectors.mmdet_detector import (  # noqa: E402
     OFFICIAL_CONFIG,
     MmdetDetector,
@@ -22,6 +25,7 @@ from services.geneval.detectors.mmdet_detector import (  # noqa: E402
     find_config,
 )
 from services.geneval.model_files import ModelLoadError  # noqa: E402
+from services.geneval.service import build_scorers  # noqa: E402
 
 
 def save(model: object, path: Path) -> Path:
@@ -147,6 +151,19 @@ def test_a_checkpoint_cannot_run_code(tiny: dict[str, str], tmp_path: Path, caps
     with pytest.raises(ModelLoadError, match="cannot be read as a checkpoint"):
         MmdetDetector(str(tmp_path / "evil.pth"), config=tiny["config"])
     assert "this ran" not in capsys.readouterr().out
+
+
+def test_the_service_answers_over_grpc(tiny: dict[str, str]) -> None:
+    detector = {"backend": "mmdet", "model": tiny["checkpoint"], "config": tiny["config"]}
+    rules = {"threshold": 0.0, "counting_threshold": 0.0, "max_objects": 50}
+    config = {"device": "cpu", "rules": rules, "detector": detector, "colors": None}
+    with serve_in_background(build_scorers(config)) as server, RewardClient([server.target]) as client:
+        task = {"tag": "counting", "include": [{"class": "person", "count": 2}]}
+        outcomes = client.score(pictures(), scorer="geneval", prompts=[""] * 3, tasks=[task] * 3, evidence=True)
+    assert all(isinstance(outcome, Scored) for outcome in outcomes)
+    for outcome in outcomes:
+        people = [found for found in outcome.evidence.detections if found.label == "person"]
+        assert outcome.components["found/person"] == len(people) > 0
 
 
 def test_the_official_configuration_at_its_true_size(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ takes BGR, as the official evaluator, which reads files with OpenCV, gives it.
 
 import hashlib
 import pickle
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,7 +135,7 @@ def build_model(settings: Config) -> Any:
 def array_pipeline(settings: Config) -> list[dict[str, Any]]:
     """The configuration's test pipeline, starting from an array instead of a file, without annotations."""
     steps = [dict(step) for step in settings.test_dataloader.dataset.pipeline if step["type"] != "LoadAnnotations"]
-    steps[0] = {"type": "mmdet.LoadImageFromNDArray"}
+    steps[0] = {**steps[0], "type": "mmdet.LoadImageFromNDArray"}  # with its to_float32, which decides the resizing
     return steps
 
 
@@ -149,10 +150,13 @@ def load_checkpoint(model: Any, path: Path) -> None:
     try:
         with _what_openmmlab_stores():
             stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
+        # Torch's own message goes on to say how to load a file that runs code: not here.
+        foreign = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        why = f"it refers to {foreign[1]}" if foreign else type(error).__name__
         raise ModelLoadError(
-            f"detector.model = {str(path)!r} is not a checkpoint that can be read safely: {error}"
-        ) from error
+            f"detector.model = {str(path)!r} cannot be read as a checkpoint of tensors and plain values: {why}"
+        ) from None
     state = stored.get("state_dict", stored)
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     try:
@@ -168,9 +172,16 @@ def load_checkpoint(model: Any, path: Path) -> None:
 
 @contextmanager
 def _what_openmmlab_stores() -> Iterator[None]:
-    """OpenMMLab's checkpoints hold, beside tensors, their training log: arrays and numbers, which run nothing."""
+    """OpenMMLab's checkpoints hold, beside tensors, their training log: arrays, numbers and names of its methods."""
     from numpy._core.multiarray import _reconstruct, scalar
 
     numbers = [type(np.dtype(code)) for code in ("f8", "f4", "i8", "i4", "b1")]
-    with torch.serialization.safe_globals([HistoryBuffer, np.ndarray, np.dtype, *numbers, _reconstruct, scalar]):
+    methods = (_no_method, "builtins.getattr")  # the log refers to methods of its class; nothing of it is ever called
+    with torch.serialization.safe_globals(
+        [HistoryBuffer, np.ndarray, np.dtype, *numbers, _reconstruct, scalar, methods]
+    ):
         yield
+
+
+def _no_method(owner: object, name: str) -> None:
+    """Stands for a method that a training log refers to."""
