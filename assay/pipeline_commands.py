@@ -80,7 +80,10 @@ def generate(
     """Make an image for each instruction that planning models wrote, with FLUX.2 klein."""
     flags = dict(locals())
     flags["skip_existing"] = False if flags.pop("no_skip_existing") else None
-    raise typer.Exit(_call(_GENERATE, flags.pop("config"), given(flags)))
+    if planning_model is not None and all_planning_models is None:
+        flags["all_planning_models"] = False  # of the configuration file, which the command line overrules
+    further = ["planning_model=null"] if all_planning_models and planning_model is None else []
+    raise typer.Exit(_call(_GENERATE, flags.pop("config"), [*given(flags), *further]))
 
 
 @evaluate_app.callback()

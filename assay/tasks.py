@@ -80,6 +80,9 @@ class SpatialTask:
     reference: str
 
 
+#: What GenEval's tasks are about (djghosh13/geneval).
+GENEVAL_TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+
 Task = GenEvalTask | OutcomeTask | PotentialTask | SpatialTask
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from diffusers import Flux2KleinPipeline
 from PIL import Image
+from safetensors import SafetensorError
 
 from assay.errors import ConfigError
 
@@ -90,8 +91,16 @@ class Flux2KleinGenerator:
 
 
 def load_pipeline(folder: Path, device: str, dtype: torch.dtype) -> Flux2KleinPipeline:
-    """Load a checkpoint from a folder in the hub's layout onto a device."""
-    return Flux2KleinPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True).to(device)
+    """Load a checkpoint from a folder in the hub's layout onto a device.
+
+    Raises:
+        ConfigError: files of it are missing or broken.
+    """
+    try:
+        pipeline = Flux2KleinPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError(f"flux_ckpt = {str(folder)!r} cannot be loaded: {error}") from error
+    return pipeline.to(device)
 
 
 def locate_checkpoint(name: str) -> Path:

@@ -7,9 +7,14 @@ import torch
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-def weights_dtype(precision: Precision, device: str) -> torch.dtype:
-    """The torch type of a precision; `auto` is bfloat16 on a GPU and float32 on the CPU."""
-    if precision == "auto":
-        return torch.bfloat16 if device.startswith("cuda") else torch.float32
+def resolved(precision: Precision, *, on_gpu: bool) -> Precision:
+    """The precision that `auto` stands for: bfloat16 on a GPU, float32 on the CPU. It decides what comes out."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if on_gpu else "float32"
+
+
+def weights_dtype(precision: Precision) -> torch.dtype:
+    """The torch type of a precision that is resolved."""
     dtype: torch.dtype = getattr(torch, precision)
     return dtype

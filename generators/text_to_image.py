@@ -68,6 +68,22 @@ def load_pipeline(model: str, device: str, dtype: torch.dtype, lora: str | None 
     return pipeline.to(device)
 
 
+def locate_model(model: str | None) -> str | None:
+    """The folder of a model: a folder, or a name on the hub, whose files are then downloaded; None stays None.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if model is None or Path(model).is_dir():
+        return model
+    try:
+        return str(DiffusionPipeline.download(model))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"model = {model!r}: no such folder, and it cannot be had from the Hugging Face hub: {error}"
+        ) from error
+
+
 def absent_components(model: str) -> dict[str, None]:
     """Components that a folder's `model_index.json` leaves out (a T5, say): `from_pretrained` wants to be told."""
     index = Path(model) / "model_index.json"

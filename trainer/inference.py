@@ -20,10 +20,12 @@ from assay.client import RewardClient
 from assay.config import ConfigModel, load_config
 from assay.errors import ConfigError
 from assay.files import write_whole
-from assay.outcomes import Outcome, Scored
+from assay.outcomes import Failed, Outcome, Scored
 from assay.tasks import GenEvalTask
 from generators.text_to_image import TextToImage, load_pipeline
 from trainer.prompts import PromptTask, read_prompts, stable_seed
+
+WAIT_FOR_SERVICE_S = 60.0
 
 
 class InferenceSettings(ConfigModel):
@@ -43,7 +45,7 @@ class InferenceSettings(ConfigModel):
         output_dir: for the pictures, `comparison.png` and `results.json`.
         device_id: number of the GPU; the CPU is used where there is none.
         max_sequence_length: tokens of a prompt, for pipelines that have such an argument.
-        target: address of a reward service; without one, or with a prompt of your own, pictures are not scored.
+        target: address of a reward service that scores the pictures; not with a prompt of your own.
         scorer: which of its scorers judges.
     """
 
@@ -72,10 +74,16 @@ def infer(config: Path | None, overrides: Sequence[str]) -> int:
     """
     settings = load_config(InferenceSettings, config, overrides)
     prompt, task = _prompt(settings)
+    if settings.target is not None:
+        if task is None:
+            raise ConfigError("target scores a prompt drawn from a file, which says what is right; not custom_prompt")
+        with _client(settings) as client:
+            client.wait_until_ready(WAIT_FOR_SERVICE_S)  # before minutes go into pictures
     images = sample_both(settings, prompt)
-    outcomes = score_both(settings, prompt, task, images) if settings.target and task else {}
+    _save_pictures(settings, images)
+    outcomes = score_both(settings, prompt, task, images) if task is not None and settings.target is not None else {}
     _write(settings, prompt, images, outcomes)
-    return 0
+    return 1 if any(isinstance(outcome, Failed) for judged in outcomes.values() for outcome in judged) else 0
 
 
 def sample_both(settings: InferenceSettings, prompt: str) -> dict[str, list[Image.Image]]:
@@ -100,13 +108,24 @@ def score_both(
     settings: InferenceSettings, prompt: str, task: GenEvalTask, images: dict[str, list[Image.Image]]
 ) -> dict[str, list[Outcome]]:
     """What the service says of every picture."""
-    with RewardClient([str(settings.target)], token=os.environ.get("ASSAY_TOKEN")) as client:
+    with _client(settings) as client:
         return {
             name: client.score(
                 shown, scorer=settings.scorer, prompts=[prompt] * len(shown), tasks=[task] * len(shown), evidence=True
             )
             for name, shown in images.items()
         }
+
+
+def _client(settings: InferenceSettings) -> RewardClient:
+    return RewardClient([str(settings.target)], token=os.environ.get("ASSAY_TOKEN"))
+
+
+def _save_pictures(settings: InferenceSettings, images: dict[str, list[Image.Image]]) -> None:
+    settings.output_dir.mkdir(parents=True, exist_ok=True)
+    for name, shown in images.items():
+        for k, image in enumerate(shown):
+            image.save(settings.output_dir / f"{name}_{k}.png")
 
 
 def _prompt(settings: InferenceSettings) -> tuple[str, GenEvalTask | None]:
@@ -132,10 +151,6 @@ def _write(
     outcomes: dict[str, list[Outcome]],
 ) -> None:
     folder = settings.output_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, shown in images.items():
-        for k, image in enumerate(shown):
-            image.save(folder / f"{name}_{k}.png")
     scores = {name: [_said(outcome) for outcome in judged] for name, judged in outcomes.items()}
     write_whole(folder / "results.json", json.dumps({"prompt": prompt, "scores": scores}, indent=1) + "\n")
     _save_comparison(folder / "comparison.png", prompt, images, scores)

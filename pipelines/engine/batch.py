@@ -124,9 +124,12 @@ class _Batch:
 
     def run(self, units: Sequence[Unit]) -> BatchReport:
         self._names = {unit.name for unit in units}
-        skipped = [] if self._options.redo else [u for u in units if self._ledger.state(u) is State.DONE]
+        states = {unit.name: self._ledger.state(unit) for unit in units}
+        skipped = [] if self._options.redo else [unit for unit in units if states[unit.name] is State.DONE]
         names = {unit.name for unit in skipped}
-        self._waiting.extend(unit for unit in units if unit.name not in names)
+        left = [unit for unit in units if unit.name not in names]
+        # What failed before comes last: a unit that breaks its process must not keep the others from being done.
+        self._waiting.extend(sorted(left, key=lambda unit: states[unit.name] is State.FAILED))
         self._settled = dict.fromkeys(names, "skipped")
         with Progress(len(units), len(skipped), self._options.description) as self._progress:
             try:
@@ -207,20 +210,30 @@ class _Batch:
             self._say(logging.WARNING, unit, "lost its lease; this attempt's outputs are dropped")
             self._waiting.append(unit)
         elif isinstance(result, Succeeded):
-            entry = new_entry(unit, result.outputs, result.seconds, self._attempts[unit.name])
-            self._ledger.publish(unit, result.task.folder, entry)
-            self._settle(unit, "done", f"{len(result.outputs)} files in {result.seconds:.2f} s")
+            self._publish(unit, result, logged)
         else:
             self._conclude_error(unit, result, logged)
+
+    def _publish(self, unit: Unit, result: Succeeded, logged: str) -> None:
+        entry = new_entry(unit, result.outputs, result.seconds, self._attempts[unit.name])
+        try:
+            self._ledger.publish(unit, result.task.folder, entry)
+        except OSError as error:
+            if error.errno in OUT_OF_SPACE:
+                raise
+            # A name too long, a folder that may not be written: this unit's error, not the batch's.
+            self._conclude_error(
+                unit, Raised(result.task, type(error).__name__, str(error), "", permanent=True), logged
+            )
+            return
+        self._settle(unit, "done", f"{len(result.outputs)} files in {result.seconds:.2f} s")
 
     def _conclude_error(self, unit: Unit, result: Raised, logged: str) -> None:
         said = f"{result.error_class}: {result.message}"
         if result.out_of_space:
             self._stop_for_space()
-        if result.worker_broken:
-            raise BatchStoppedError(f"{unit}: {said}: this process cannot go on; run the same command again")
         attempts = self._attempts[unit.name]
-        if not result.permanent and attempts <= self._options.retries:
+        if not (result.permanent or result.worker_broken) and attempts <= self._options.retries:
             self._say(logging.WARNING, unit, f"attempt {attempts} ended in {said}; trying again")
             self._waiting.appendleft(unit)
             return
@@ -236,6 +249,8 @@ class _Batch:
         )
         self._ledger.record_failure(unit, failure, logged)
         self._settle(unit, "failed", said)
+        if result.worker_broken:
+            raise BatchStoppedError(f"{unit}: {said}: this process cannot go on; run the same command again")
         self._stopping = self._stopping or not self._options.continue_on_error
 
     def _settle(self, unit: Unit, kind: str, why: str) -> None:

@@ -33,6 +33,7 @@ class Job:
         stages: by name.
         log_folders: variant -> folder, relative to the root, in which its `run.log` is written beside the root's.
         summarize: derives the summary files of all variants from the ledger.
+        first_items: do only so many items of each variant; the others stay planned.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Job:
     stages: Mapping[str, Stage]
     log_folders: Mapping[str, str]
     summarize: Callable[[Ledger], list[Path]]
+    first_items: int | None = None
 
 
 def run_job(job: Job, settings: BatchSettings, root: Path, gpus_seen: int) -> BatchReport:
@@ -55,7 +57,7 @@ def run_job(job: Job, settings: BatchSettings, root: Path, gpus_seen: int) -> Ba
         ConfigError: the settings do not fit the machine or the items, or the root cannot be written.
         BatchStoppedError: the run cannot go on; what is done stays done.
     """
-    chosen = choose_units(job.units, settings)
+    chosen = choose_units(job.units, settings, job.first_items)
     ledger = Ledger(root)
     try:
         return _run(job, chosen, settings, ledger, gpus_seen)
@@ -79,12 +81,14 @@ def _run(job: Job, chosen: Sequence[Unit], settings: BatchSettings, ledger: Ledg
     return report
 
 
-def choose_units(units: Sequence[Unit], settings: BatchSettings) -> list[Unit]:
+def choose_units(units: Sequence[Unit], settings: BatchSettings, first_items: int | None = None) -> list[Unit]:
     """The units of this run's shard and indices. An index is an item's position within its variant."""
+    items: dict[str, dict[str, int]] = defaultdict(dict)
+    for unit in units:
+        items[unit.variant].setdefault(unit.item, len(items[unit.variant]))
+    if first_items is not None:
+        units = [unit for unit in units if items[unit.variant][unit.item] < first_items]
     if settings.indices is not None:
-        items: dict[str, dict[str, int]] = defaultdict(dict)
-        for unit in units:
-            items[unit.variant].setdefault(unit.item, len(items[unit.variant]))
         chosen = parse_indices([settings.indices], max(map(len, items.values()), default=0))
         units = [unit for unit in units if items[unit.variant][unit.item] in chosen]
     if settings.shard is not None:
@@ -96,11 +100,14 @@ def choose_units(units: Sequence[Unit], settings: BatchSettings) -> list[Unit]:
 def make_executor(stages: Mapping[str, Stage], settings: BatchSettings, gpus_seen: int) -> Executor:
     """The executor that the settings ask for, on the devices that there are."""
     visible = devices.visible_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), gpus_seen)
-    on_cluster = settings.engine == "ray" and settings.ray_address is not None
+    wants_ray = settings.ray_address is not None or settings.workers > 1
+    if settings.engine == "in_process" and wants_ray:
+        raise ConfigError("engine = in_process goes with neither ray_address nor workers > 1; allowed: ray, auto")
+    on_cluster = settings.ray_address is not None
     gpus = [] if on_cluster else devices.choose_gpus(visible, settings.num_gpus)
     if settings.num_gpus > 0 and not gpus and not on_cluster:
         print(f"assay: warning: num_gpus = {settings.num_gpus}, but no GPU is visible: using the CPU", file=sys.stderr)
-    if settings.engine == "in_process" or (settings.engine == "auto" and len(gpus) <= 1):
+    if settings.engine == "in_process" or (settings.engine == "auto" and len(gpus) <= 1 and not wants_ray):
         if len(gpus) > 1 and settings.num_gpus != -1:
             raise ConfigError(f"num_gpus = {settings.num_gpus} with engine = in_process, which uses one; allowed: ray")
         return InProcess(stages, "cuda:0" if gpus else "cpu")

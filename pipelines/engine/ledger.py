@@ -6,6 +6,7 @@
     <root>/.assay/leases/                who is at work on what
     <root>/.assay/attempts/              work in progress; of no value once its process is gone
     <root>/.assay/plans/                 which units each variant has (see status.py)
+    <root>/.assay/replaced/              folders without an entry that stood in a unit's place
 
 A unit is done if its entry has the hash of its inputs and every output is there as the entry says. An output whose size
 and modification time are the entry's is not read again; otherwise its digest decides.
@@ -134,7 +135,7 @@ class Ledger:
             return State.FAILED
         if changed:
             return State.CHANGED
-        return State.DAMAGED if (self.root / unit.folder).exists() else State.MISSING
+        return State.DAMAGED if os.path.exists(self.root / unit.folder) else State.MISSING
 
     def entry(self, folder: str) -> Entry | None:
         """The entry in a published folder (relative to the root), None if there is none that can be read."""
@@ -180,8 +181,14 @@ class Ledger:
         (self.failures / f"{unit.name}.json").unlink(missing_ok=True)
         (self.failures / f"{unit.name}.log").unlink(missing_ok=True)
         if target.exists():
-            target.rename(attempt / "replaced")
+            target.rename(attempt / "replaced" if (target / ENTRY).exists() else self._kept(unit))
         outputs.rename(target)
+
+    def _kept(self, unit: Unit) -> Path:
+        """Where a folder goes that stands in the way and that no run of ours has made: nothing of it is lost."""
+        folder = self._private / "replaced"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{unit.name}-{uuid.uuid4().hex[:8]}"
 
     def record_failure(self, unit: Unit, failure: Failure, log: str) -> None:
         (self.failures / failure.log).write_text(log)

@@ -37,7 +37,8 @@ class RayActors:
         available = num_devices(on_gpus)
         if not 1 <= number <= available:
             kind = "GPUs" if on_gpus else "CPU cores"
-            raise ConfigError(f"workers = {number}; allowed: 1 to {available}, the {kind} that Ray has")
+            field = "num_gpus" if on_gpus else "workers"
+            raise ConfigError(f"{field} = {number}; allowed: 1 to {available}, the {kind} that Ray has")
         self._stages = dict(stages)
         self._on_gpus = on_gpus
         self._starting: dict[Any, Any] = {}  # what tells that an actor has started -> the actor
@@ -150,7 +151,10 @@ def start(stages: Mapping[str, Stage], settings: BatchSettings, gpus: list[str])
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
     if settings.ray_address is not None:
-        ray.init(address=settings.ray_address, **quiet)
+        try:
+            ray.init(address=settings.ray_address, **quiet)
+        except (ConnectionError, ValueError) as error:
+            raise ConfigError(f"ray_address = {settings.ray_address!r}: no cluster answers there: {error}") from error
         number = num_devices(on_gpus=True) if settings.num_gpus == -1 else settings.num_gpus
     else:
         if gpus:

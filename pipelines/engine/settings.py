@@ -12,7 +12,7 @@ class BatchSettings(ConfigModel):
 
     Args:
         engine: `in_process` is one worker on one device; `ray` is one a GPU, or `workers` CPU cores; `auto` is `ray`
-            where more than one GPU is to be used.
+            where more than one GPU, more than one worker, or a cluster is to be used.
         num_gpus: of those that CUDA_VISIBLE_DEVICES shows; -1 is all, 0 is the CPU.
         workers: processes on the CPU, for `ray` without GPUs.
         ray_address: of a running cluster, as `ray.init` takes it; None starts Ray on this machine.
@@ -32,6 +32,10 @@ class BatchSettings(ConfigModel):
     skip_existing: bool = True
     shard: str | None = None
     indices: str | None = None
+
+    def on_gpus(self, gpus_seen: int) -> bool:
+        """Whether the work goes to GPUs: those that this process sees, or those of a cluster."""
+        return self.num_gpus != 0 and (gpus_seen > 0 or self.ray_address is not None)
 
     @field_validator("indices", mode="before")
     @classmethod

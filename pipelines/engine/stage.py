@@ -58,7 +58,8 @@ class Stage:
         load: makes a worker on a torch device ("cpu", "cuda:0"); called once in each process. With Ray it travels to
             other processes, so it is a function or an object that pickles.
         check: raises `InvalidOutputError` unless a folder holds what the unit should give. Called before publishing.
-        concurrency: attempts side by side in one process, in threads, for workers that mostly wait (for a service).
+        concurrency: attempts side by side in one process, in threads, for workers that mostly wait (for a service). On
+            Ray, a process does one at a time.
     """
 
     name: str

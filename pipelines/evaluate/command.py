@@ -9,7 +9,8 @@ import torch
 from assay.config import load_config
 from assay.errors import ConfigError
 from assay.files import digest_folder
-from generators.text_to_image import find_lora
+from generators.precision import resolved
+from generators.text_to_image import find_lora, locate_model
 from pipelines.engine.job import Job, run_job
 from pipelines.engine.stage import Stage
 from pipelines.engine.unit import Unit
@@ -21,7 +22,7 @@ from pipelines.evaluate.results import read_results
 from pipelines.evaluate.settings import EvaluateSettings
 from pipelines.evaluate.summary import JOB, write_summary
 
-MODEL_FILES = ("**/*.safetensors", "**/*.json", "**/*.txt")
+MODEL_FILES = ("**/*.safetensors", "**/*.bin", "**/*.model", "**/*.json", "**/*.txt", "**/*.jinja")
 WAIT_FOR_SERVICE_S = 60.0
 
 
@@ -32,6 +33,9 @@ def evaluate_geneval(config: Path | None, overrides: Sequence[str]) -> int:
         AssayError: settings are wrong, no service answers, or the run cannot go on.
     """
     settings = load_config(EvaluateSettings, config, overrides)
+    gpus_seen = torch.cuda.device_count()
+    dtype = resolved(settings.dtype, on_gpu=settings.on_gpus(gpus_seen))
+    settings = settings.model_copy(update={"dtype": dtype, "model": locate_model(settings.model)})
     if settings.against is not None:
         read_results(settings.against / "results.jsonl")  # before anything is done
     load_scores = score_worker.LoadScoreWorker(settings.targets, settings.scorer, settings.deadline_s, settings.tls_ca)
@@ -40,8 +44,9 @@ def evaluate_geneval(config: Path | None, overrides: Sequence[str]) -> int:
         image_worker.STAGE: Stage(image_worker.STAGE, _image_loader(settings)),
         score_worker.STAGE: Stage(score_worker.STAGE, load_scores, concurrency=score_worker.CONCURRENCY),
     }
-    job = Job(JOB, units, stages, {}, lambda ledger: write_summary(ledger, settings.against))
-    report = run_job(job, settings, settings.output, torch.cuda.device_count())
+    limit = None if settings.max_prompts == -1 else settings.max_prompts
+    job = Job(JOB, units, stages, {}, lambda ledger: write_summary(ledger, settings.against), limit)
+    report = run_job(job, settings, settings.output, gpus_seen)
     print((settings.output / "table.md").read_text())
     print(report.sentence(settings.output))
     unscored = json.loads((settings.output / "summary.json").read_text())["unscored"]
@@ -50,10 +55,9 @@ def evaluate_geneval(config: Path | None, overrides: Sequence[str]) -> int:
 
 def plan(settings: EvaluateSettings, fingerprint: str) -> list[Unit]:
     """The evaluation's units."""
-    limit = None if settings.max_prompts == -1 else settings.max_prompts
     if settings.images is not None:
-        return plan_given(read_image_folder(settings.images)[:limit], settings, fingerprint)
-    return plan_generated(read_prompt_lines(settings.prompts)[:limit], settings, _model_digest(settings), fingerprint)
+        return plan_given(read_image_folder(settings.images), settings, fingerprint)
+    return plan_generated(read_prompt_lines(settings.prompts), settings, _model_digest(settings), fingerprint)
 
 
 def fingerprint_of(load: score_worker.LoadScoreWorker) -> str:

@@ -30,16 +30,22 @@ def read_image_folder(root: Path) -> list[PromptImages]:
     return [_read(folder) for folder in folders]
 
 
+def sample_number(path: Path, otherwise: int) -> int:
+    """Which of the prompt's images a file is: its name where that is a number."""
+    return int(path.stem) if path.stem.isdigit() else otherwise
+
+
 def _index(folder: Path) -> int:
     return int(folder.name)
 
 
 def _read(folder: Path) -> PromptImages:
-    files = tuple(sorted(p for p in (folder / "samples").glob("*") if p.suffix.lower() in SUFFIXES))
+    found = [path for path in (folder / "samples").glob("*") if path.suffix.lower() in SUFFIXES]
+    files = tuple(sorted(found, key=lambda path: (sample_number(path, len(found)), path.name)))
     metadata = folder / "metadata.jsonl"
     if not metadata.is_file():
         return PromptImages(PromptLine(_index(folder), str(metadata), {}, f"{metadata}: there is no such file"), files)
-    line = parse_line(_index(folder), str(metadata), metadata.read_text(encoding="utf-8"))
+    line = parse_line(_index(folder), str(metadata), metadata.read_bytes())
     if line.problem is None and not files:
         line = PromptLine(line.index, line.where, line.metadata, f"{folder / 'samples'}: there are no images")
     return PromptImages(line, files)

@@ -49,5 +49,5 @@ class LoadPromptImageWorker:
     dtype: Precision
 
     def __call__(self, device: str) -> PromptImageWorker:
-        pipeline = load_pipeline(self.model, device, weights_dtype(self.dtype, device), self.lora)
+        pipeline = load_pipeline(self.model, device, weights_dtype(self.dtype), self.lora)
         return PromptImageWorker(TextToImage(pipeline, self.settings), self.batch_size)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from assay.files import digest_file
@@ -19,10 +20,7 @@ def plan_generated(
 ) -> list[Unit]:
     """Two units a line: all images first, so that the model is loaded once."""
     images = [_images(line, settings, model_digest) for line in lines]
-    scores = [
-        _scores(line, settings, fingerprint, {}, {"shown_folder": f"images/{_name(line)}/samples"}, (unit,))
-        for line, unit in zip(lines, images, strict=True)
-    ]
+    scores = [_scores(line, settings, fingerprint, {}, {}, (unit,)) for line, unit in zip(lines, images, strict=True)]
     return [*images, *scores]
 
 
@@ -31,12 +29,9 @@ def plan_given(prompts: Sequence[PromptImages], settings: EvaluateSettings, fing
     units = []
     for given in prompts:
         files = [path.resolve() for path in given.files]
-        locations = {
-            "images": [str(path) for path in files],
-            "shown_folder": os.path.relpath(files[0].parent, settings.output.resolve()) if files else "",
-        }
-        inputs = {"digests": [digest_file(path) for path in files]}
-        units.append(_scores(given.line, settings, fingerprint, inputs, locations, ()))
+        shown = [os.path.relpath(path, settings.output.resolve()) for path in files]  # results name the images so
+        inputs = {"digests": [_digest_if_readable(path) for path in files], "shown": shown}
+        units.append(_scores(given.line, settings, fingerprint, inputs, {"images": [str(p) for p in files]}, ()))
     return units
 
 
@@ -78,9 +73,16 @@ def _unit(
         stage=stage,
         folder=f"{folder}/{_name(line)}",
         inputs=inputs,
-        locations={"problem": line.problem, **locations},
+        locations={"problem": line.problem, "where": line.where, **locations},
         needs=needs,
     )
+
+
+def _digest_if_readable(path: Path) -> str | None:
+    try:
+        return digest_file(path)
+    except OSError:  # the unit says so when it comes to it
+        return None
 
 
 def pipeline_arguments(settings: EvaluateSettings) -> dict[str, Any]:

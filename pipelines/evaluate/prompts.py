@@ -1,12 +1,13 @@
 """GenEval's prompt files: JSONL, a task a line. A wrong line is one prompt's error; the others are evaluated."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from assay.errors import ConfigError
-from assay.tasks import GenEvalTask
+from assay.tasks import GENEVAL_TAGS
 
 
 @dataclass(frozen=True)
@@ -42,24 +43,44 @@ def read_prompt_lines(path: Path) -> list[PromptLine]:
     """
     if not path.is_file():
         raise ConfigError(f"prompts = {path}: there is no such file")
-    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-    texts = [(number, text) for number, text in lines if text.strip()]
+    # bytes.split, since str.splitlines would also split at U+2028
+    texts = [(n, text) for n, text in enumerate(path.read_bytes().split(b"\n"), start=1) if text.strip()]
     if not texts:
         raise ConfigError(f"prompts = {path}: the file is empty")
     return [parse_line(index, f"{path}:{number}", text) for index, (number, text) in enumerate(texts)]
 
 
-def parse_line(index: int, where: str, text: str) -> PromptLine:
+def parse_line(index: int, where: str, text: bytes) -> PromptLine:
     """One line of a prompt file, or the content of a `metadata.jsonl`."""
     try:
         metadata = json.loads(text)
-        GenEvalTask.from_metadata(metadata)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # also what is not UTF-8
         return PromptLine(index, where, {}, f"{where}: not valid JSON: {error}")
-    except KeyError as error:
-        return PromptLine(index, where, metadata, f"{where}: {error} is missing")
-    except (TypeError, AttributeError, IndexError):
-        return PromptLine(index, where, {}, f"{where}: not a GenEval task: {text[:100]}")
-    if not isinstance(metadata.get("prompt"), str):
-        return PromptLine(index, where, metadata, f"{where}: prompt is {metadata.get('prompt')!r}; allowed: a string")
-    return PromptLine(index, where, metadata)
+    if not isinstance(metadata, dict):
+        return PromptLine(index, where, {}, f"{where}: a {type(metadata).__name__}; allowed: a GenEval task")
+    problem = next(_problems(metadata), None)
+    return PromptLine(index, where, metadata, None if problem is None else f"{where}: {problem}")
+
+
+def _problems(metadata: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with a task, as far as can be said without the service: it knows the classes."""
+    for name in ("tag", "include", "prompt"):
+        if name not in metadata:
+            yield f"{name} is missing"
+    if metadata.get("tag") not in GENEVAL_TAGS:
+        yield f"tag = {metadata['tag']!r}; allowed: {', '.join(GENEVAL_TAGS)}"
+    if not isinstance(metadata["prompt"], str):
+        yield f"prompt = {metadata['prompt']!r}; allowed: a string"
+    for kind in ("include", "exclude"):
+        clauses = metadata.get(kind, [])
+        if not isinstance(clauses, list) or (kind == "include" and not clauses):
+            yield f"{kind} = {clauses!r}; allowed: a list of clauses"
+        for number, clause in enumerate(clauses):
+            yield from _problems_of_clause(f"{kind}[{number}]", clause)
+
+
+def _problems_of_clause(field: str, clause: Any) -> Iterator[str]:
+    if not isinstance(clause, dict) or not isinstance(clause.get("class"), str):
+        yield f"{field} = {clause!r}; allowed: an object with a class"
+    elif not isinstance(clause.get("count", 1), int) or clause.get("count", 1) < 1:
+        yield f"{field}.count = {clause['count']!r}; allowed: a whole number from 1"

@@ -22,29 +22,43 @@ def table(summary: dict[str, Any]) -> str:
     rows = [(tag, estimate) for tag, estimate in summary["tags"].items()]
     rows += [(name, summary[name]) for name in ("overall", "images", "prompts")]
     unscored = f", {summary['unscored']} without a score" if summary["unscored"] else ""
+    unscored += f"; {missing}" if (missing := missing_prompts(summary)) else ""
     lines = [
         f"| {summary['component']}, {summary['scored']} images{unscored} | share | 95 % interval |",
         "|---|---|---|",
     ]
-    lines += [f"| {name} | {value:.3f} | {low:.3f} to {high:.3f} |" for name, (value, low, high) in rows]
+    lines += [f"| {name} | {value:.3f} | {low:.3f} to {high:.3f} |" for name, (value, low, high) in _known(rows)]
     counting = summary["counting"]
     lines += [f"| exactly {count} | {share:.3f} | |" for count, share in counting["counts"].items()]
     lines += [f"| exact, {limits} objects | {share:.3f} | |" for limits, share in counting["ranges"].items()]
     return "\n".join(lines) + "\n"
 
 
+def missing_prompts(summary: dict[str, Any]) -> str:
+    """In words, how many prompts are in none of the numbers; empty where all are in."""
+    prompts = summary["prompt_states"]
+    if prompts["done"] == prompts["planned"]:
+        return ""
+    return f"NOT ALL PROMPTS: {prompts['done']} of {prompts['planned']}, {prompts['failed']} failed"
+
+
 def comparison_table(comparison: dict[str, Any]) -> str:
     """Markdown: the change of each tag, of overall and of images."""
     head = f"| {comparison['component']}, {comparison['pairs']} pairs | change | 95 % interval |"
     rows = [*comparison["tags"].items(), ("overall", comparison["overall"]), ("images", comparison["images"])]
-    lines = [f"| {name} | {value:+.3f} | {low:+.3f} to {high:+.3f} |" for name, (value, low, high) in rows]
+    lines = [f"| {name} | {value:+.3f} | {low:+.3f} to {high:+.3f} |" for name, (value, low, high) in _known(rows)]
     counts = f"{comparison['better']} images got better, {comparison['worse']} worse."
     return "\n".join([head, "|---|---|---|", *lines, "", counts]) + "\n"
+
+
+def _known(rows: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    return [(name, estimate) for name, estimate in rows if estimate is not None]
 
 
 def save_confusion(results: Sequence[ImageResult], path: Path) -> bool:
     """Plot wanted against found counts of the counting images; False, and no plot, where there are none."""
     matrix = confusion(results)
+    path.unlink(missing_ok=True)  # of an earlier run
     if not matrix.any():
         return False
     figure = Figure(figsize=(5.5, 5))
@@ -85,6 +99,7 @@ def save_page(
         right=right,
         unscored=[result for result in results if not result.is_scored],
         failures=failures,
+        missing=missing_prompts(summary),
         has_plot=(path.parent / "confusion.png").exists(),
         shown=SHOWN,
     )

@@ -4,6 +4,7 @@ Images without a score are in no mean; how many there are stands beside it. Inte
 that redraws prompts (images of one prompt are not independent) within each tag.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,10 @@ class Estimate:
     low: float
     high: float
 
-    def to_json(self) -> list[float]:
+    def to_json(self) -> list[float] | None:
+        """[value, low, high]; None where there is nothing to estimate from."""
+        if math.isnan(self.value):
+            return None
         return [round(number, 6) for number in (self.value, self.low, self.high)]
 
 

@@ -22,7 +22,7 @@ def write_summary(ledger: Ledger, against: Path | None = None) -> list[Path]:
 
     Args:
         ledger: of an evaluation's folder.
-        against: folder of an earlier evaluation to compare with.
+        against: folder of an earlier evaluation to compare with; None keeps the comparison of the last summary.
 
     Raises:
         ConfigError: `against` holds no evaluation.
@@ -32,6 +32,8 @@ def write_summary(ledger: Ledger, against: Path | None = None) -> list[Path]:
     failures = [failure.message for unit in units if (failure := ledger.failure(unit.name)) is not None]
     summary: dict[str, Any] = summarize(results)
     summary["failures"] = failures
+    summary["prompt_states"] = _prompt_states(ledger, [unit for unit in units if unit.stage == STAGE])
+    against = against or _compared_before(ledger.root)
     pairs, comparison = [], None
     if against is not None:
         pairs = pair_up(read_results(against / "results.jsonl"), results)
@@ -45,6 +47,20 @@ def write_summary(ledger: Ledger, against: Path | None = None) -> list[Path]:
     names += ["confusion.png"] if report.save_confusion(results, root / "confusion.png") else []
     report.save_page(root / "report.html", results, summary, failures, comparison, pairs, against)
     return [root / name for name in names]
+
+
+def _prompt_states(ledger: Ledger, units: Sequence[PlannedUnit]) -> dict[str, int]:
+    """How many prompts are planned, done, and failed themselves or in what they need. The others are yet to be done."""
+    done = sum(ledger.state(unit) is State.DONE for unit in units)
+    failed = {unit.item for plan in read_plans(ledger) for unit in plan.units if ledger.state(unit) is State.FAILED}
+    return {"planned": len(units), "done": done, "failed": len(failed)}
+
+
+def _compared_before(root: Path) -> Path | None:
+    try:
+        return Path(json.loads((root / "summary.json").read_text())["comparison"]["against"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _results(ledger: Ledger, units: Sequence[PlannedUnit]) -> list[ImageResult]:

@@ -9,6 +9,7 @@ import torch
 from assay.config import load_config
 from assay.files import digest_folder
 from generators.flux2_klein import BASE_STEPS, DISTILLED_STEPS, is_distilled, locate_checkpoint
+from generators.precision import resolved
 from pipelines.engine.job import Job, run_job
 from pipelines.engine.stage import Stage
 from pipelines.generate.image_worker import LoadImageWorker, check_images
@@ -27,6 +28,9 @@ def generate(config: Path | None, overrides: Sequence[str]) -> int:
         AssayError: settings, records or checkpoint are wrong, or the run cannot go on.
     """
     settings = load_config(GenerateSettings, config, overrides)
+    gpus_seen = torch.cuda.device_count()
+    dtype = resolved(settings.dtype, on_gpu=settings.on_gpus(gpus_seen))
+    settings = settings.model_copy(update={"dtype": dtype})
     root = settings.predicted_instructions_root
     names = planning_models(root) if settings.planning_model is None else [settings.planning_model]
     records = {name: read_records(root, name) for name in names}
@@ -35,7 +39,7 @@ def generate(config: Path | None, overrides: Sequence[str]) -> int:
         print(f"assay: warning: {warning}", file=sys.stderr)
     digest = digest_folder(checkpoint, MODEL_FILES)
     limit = None if settings.max_samples == -1 else settings.max_samples
-    units = [unit for name in names for unit in plan_units(records[name][:limit], settings, name, digest)]
+    units = [unit for name in names for unit in plan_units(records[name], settings, name, digest)]
     load = LoadImageWorker(
         checkpoint.resolve(),
         settings.num_inference_steps,
@@ -46,8 +50,8 @@ def generate(config: Path | None, overrides: Sequence[str]) -> int:
         settings.dtype,
     )
     variants = {unit.variant: unit.variant for unit in units}
-    job = Job(JOB, units, {STAGE: Stage(STAGE, load, check_images)}, variants, write_statistics)
-    report = run_job(job, settings, settings.output_root, torch.cuda.device_count())
+    job = Job(JOB, units, {STAGE: Stage(STAGE, load, check_images)}, variants, write_statistics, limit)
+    report = run_job(job, settings, settings.output_root, gpus_seen)
     print(report.sentence(settings.output_root))
     return 0 if report.complete else 1
 

@@ -83,7 +83,7 @@ class LoadImageWorker:
 
     def __call__(self, device: str) -> ImageWorker:
         generator = Flux2KleinGenerator(
-            load_pipeline(self.checkpoint, device, weights_dtype(self.dtype, device)),
+            load_pipeline(self.checkpoint, device, weights_dtype(self.dtype)),
             num_inference_steps=self.num_inference_steps,
             height=self.height,
             width=self.width,

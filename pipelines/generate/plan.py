@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from assay.files import digest_file
 from pipelines.engine.unit import Unit
@@ -46,7 +46,7 @@ def plan_units(
 
 def generation_model(settings: GenerateSettings) -> str:
     """The checkpoint's name in the output tree."""
-    return PurePath(settings.flux_ckpt).name
+    return Path(settings.flux_ckpt).resolve().name
 
 
 def resolve(data_root: Path, path: str) -> Path:
@@ -59,4 +59,7 @@ def resolve(data_root: Path, path: str) -> Path:
 
 
 def _digest_if_there(path: Path) -> str | None:
-    return digest_file(path) if path.is_file() else None
+    try:
+        return digest_file(path)
+    except OSError:  # missing, a folder, not readable: the unit says so when it comes to it
+        return None

@@ -13,6 +13,8 @@ FILE = "results.jsonl"
 REQUIRED = ("id", "dataset", "image_paths", "instructions")
 #: Names that the run itself writes beside the samples' folders.
 RESERVED = ("stats.json", "run.log")
+#: What file systems take, less what temporary names add.
+LONGEST_NAME = 200
 #: More faults than these are counted, not listed.
 SHOWN_FAULTS = 20
 
@@ -75,7 +77,7 @@ def read_records(root: Path, planning_model: str) -> list[Record]:
 
 def _lines(path: Path, faults: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number from 1, object) of each line that is a JSON object; the others go to `faults`."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):  # splitlines would also split at U+2028
         if not line.strip():
             continue
         try:
@@ -97,6 +99,8 @@ def _problems(values: dict[str, Any]) -> Iterator[str]:
             yield f"{name} is missing" + (f"; there is an unknown key {close[0]!r} instead" if close else "")
     if isinstance(values.get("id"), bool) or not isinstance(values.get("id", ""), int | str):
         yield f"id = {values['id']!r}; allowed: a whole number or a string"
+    if not isinstance(values.get("dataset", ""), str):
+        yield f"dataset = {values['dataset']!r}; allowed: a string"
     for name in ("id", "dataset"):
         if name in values and not _is_folder_name(str(values[name])):
             yield f"{name} = {values[name]!r} cannot name a folder"
@@ -115,4 +119,6 @@ def _problems_of_strings(name: str, values: Any) -> Iterator[str]:
 
 
 def _is_folder_name(name: str) -> bool:
-    return bool(name) and not name.startswith(".") and not set(name) & set("/\\\0\n") and name not in RESERVED
+    if not 0 < len(name.encode()) <= LONGEST_NAME or name.startswith("."):
+        return False
+    return not set(name) & set("/\\\0\n") and name not in RESERVED

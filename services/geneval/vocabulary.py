@@ -4,8 +4,9 @@ Source of the lists: djghosh13/geneval. Which classes a service knows is for its
 """
 
 from assay.coco import plural, singular
+from assay.tasks import GENEVAL_TAGS
 
-TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+TAGS = GENEVAL_TAGS
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 RELATIONS = ("left of", "right of", "above", "below")
 

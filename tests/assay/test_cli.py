@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from assay_doubles import MeanScorer, grey
 
-from assay import cli, serve_command
+from assay import cli, pipeline_commands, serve_command
 from assay.errors import ConfigError
 from assay.images import encode
 from assay.serving.settings import ServeConfig
@@ -148,3 +148,22 @@ def test_the_command_starts_without_heavy_imports() -> None:
     code = "import sys, assay.cli; print([name for name in ('grpc', 'numpy', 'PIL', 'torch') if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        (["--planning_model", "x"], ['planning_model="x"', "all_planning_models=false"]),
+        (["--all_planning_models"], ["all_planning_models=true", "planning_model=null"]),
+        (["--no_skip_existing", "--fail_fast"], ["continue_on_error=false", "skip_existing=false"]),
+        (["--indices", "1e3", "--num_gpus", "0"], ["num_gpus=0", 'indices="1e3"']),
+        ([], []),
+    ],
+)
+def test_flags_of_generate_overrule_the_file(
+    flags: list[str], wanted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(pipeline_commands, "_call", lambda where, *arguments: seen.extend(arguments) or 0)
+    assert run(monkeypatch, "generate", *flags) == 0
+    assert seen == [None, wanted]

@@ -12,8 +12,10 @@ import yaml
 from PIL import Image
 
 from assay.errors import ConfigError, ServiceUnavailableError
+from assay.outcomes import Failed
 from assay.testing import serve_in_background
 from miniature.prompts import counting_metadata, scene_for
+from pipelines import status_command
 from pipelines.evaluate.command import evaluate_geneval
 from services.geneval.service import build_scorers
 
@@ -116,16 +118,19 @@ def test_what_cannot_be_judged_is_named_and_the_rest_is_scored(images: Path, tar
     assert evaluate(tmp_path / "out", target, f"images={images}") == 1
     numbers = summary(tmp_path / "out")
     assert numbers["scored"] == 5
-    assert numbers["unscored"] == 5, "an image that is none, and two each of an unknown tag and an unknown class"
+    assert numbers["unscored"] == 3, "an image that is none, and two of a class that the service does not know"
+    assert numbers["prompt_states"] == {"planned": 9, "done": 4, "failed": 5}
+    assert "NOT ALL PROMPTS: 4 of 9, 5 failed" in (tmp_path / "out/table.md").read_text()
+    assert "NOT ALL PROMPTS" in (tmp_path / "out/report.html").read_text()
     assert numbers["images"][0] == pytest.approx(4 / 5)
     messages = "\n".join(numbers["failures"])
-    assert "00004/metadata.jsonl: 'class' is missing" in messages
+    assert "00003/metadata.jsonl: tag = 'taste'; allowed: single_object, two_object" in messages
+    assert "00004/metadata.jsonl: include[0] = {'count': 1}; allowed: an object with a class" in messages
     assert "00005/metadata.jsonl: not valid JSON" in messages
     assert "00007/samples: there are no images" in messages
     assert "00008/metadata.jsonl: there is no such file" in messages
     errors = [json.loads(line)["error"] for line in (tmp_path / "out/results.jsonl").open()]
-    assert sum("tag is 'taste'; allowed: " in str(error) for error in errors) == 2
-    assert sum("'dragon'" in str(error) for error in errors) == 2
+    assert sum("00006/metadata.jsonl" in str(error) and "'dragon'" in str(error) for error in errors) == 2
     assert sum("00000/samples/00001.png" in str(error) for error in errors) == 1
 
 
@@ -136,7 +141,7 @@ def test_what_cannot_be_judged_is_named_and_the_rest_is_scored(images: Path, tar
         (["model=x", "images=y"], ConfigError, "give either model or images"),
         (["images=y", "lora=z"], ConfigError, "lora goes with model"),
         (["model=no/such-model"], ConfigError, "no/such-model"),
-        (["model=x", "prompts=/nowhere.jsonl"], ConfigError, "prompts = /nowhere.jsonl: there is no such file"),
+        ([f"model={ROOT}/miniature", "prompts=/nowhere.jsonl"], ConfigError, "prompts = /nowhere.jsonl: there is no"),
         (["images=y", "scorer=beauty"], ConfigError, "scorer = 'beauty'; allowed: counting, geneval"),
         (["images=y", "against=/nowhere"], ConfigError, "/nowhere/results.jsonl: there is no such file"),
     ],
@@ -153,6 +158,67 @@ def test_a_lora_of_another_model_is_refused(target: str, tmp_path: Path, tiny_lo
         evaluate(tmp_path / "out", target, f"model={ROOT}/miniature/weights/sd3", f"lora={tiny_lora}")
     with pytest.raises(ConfigError, match="holds no LoRA"):
         evaluate(tmp_path / "out", target, f"model={ROOT}/miniature/weights/sd3", f"lora={tmp_path}")
+
+
+def test_files_that_cannot_be_read_are_their_prompts_errors(images: Path, target: str, tmp_path: Path) -> None:
+    (images / "00000/samples/00001.png").unlink()
+    (images / "00000/samples/00001.png").symlink_to("/nowhere.png")
+    (images / "00001/metadata.jsonl").write_bytes(b'{"tag": "\xff"}')
+    assert evaluate(tmp_path / "out", target, f"images={images}") == 1
+    numbers = summary(tmp_path / "out")
+    assert (numbers["scored"], numbers["unscored"]) == (3, 1)
+    assert "00001/metadata.jsonl: not valid JSON" in numbers["failures"][0]
+    lines = [json.loads(line) for line in (tmp_path / "out/results.jsonl").open()]
+    assert [line["sample"] for line in lines if line["error"]] == [1]
+
+
+def test_an_error_of_the_service_is_tried_again_and_never_kept(images: Path, tmp_path: Path) -> None:
+    """Out of memory is no judgement: it must not be written down as one."""
+    config = yaml.safe_load((ROOT / "configs/services/geneval.yaml").read_text())["scorer"]
+    scorers = build_scorers(config)
+    failing = FailsAtFirst(next(scorer for scorer in scorers if scorer.info.name == "geneval"), times=2)
+    with serve_in_background([failing]) as server:
+        assert evaluate(tmp_path / "out", server.target, f"images={images}") == 0
+    assert summary(tmp_path / "out")["scored"] == 6
+    assert failing.failed == 2
+    with serve_in_background([FailsAtFirst(failing.scorer, times=10**6)]) as server:
+        assert evaluate(tmp_path / "never", server.target, f"images={images}", "retries=0") == 1
+    assert summary(tmp_path / "never")["prompt_states"] == {"planned": 3, "done": 0, "failed": 3}
+    assert summary(tmp_path / "never")["overall"] is None
+
+
+def test_a_comparison_stays_when_the_summary_is_derived_again(images: Path, target: str, tmp_path: Path) -> None:
+    evaluate(tmp_path / "before", target, f"images={images}")
+    evaluate(tmp_path / "after", target, f"images={images}", f"against={tmp_path}/before")
+    wanted = summary(tmp_path / "after")
+    assert "comparison" in wanted
+    assert status_command.summary(tmp_path / "after") == 0
+    assert summary(tmp_path / "after") == wanted
+
+
+def test_max_prompts_leaves_the_others_planned(images: Path, target: str, tmp_path: Path) -> None:
+    assert evaluate(tmp_path / "out", target, f"images={images}", "max_prompts=1") == 0
+    assert summary(tmp_path / "out")["prompt_states"] == {"planned": 3, "done": 1, "failed": 0}
+    evaluate(tmp_path / "out", target, f"images={images}")
+    evaluate(tmp_path / "out", target, f"images={images}", "max_prompts=1")
+    assert summary(tmp_path / "out")["scored"] == 6, "what is there is in the numbers"
+
+
+class FailsAtFirst:
+    """A scorer that gives no score for the first `times` images that it is asked about."""
+
+    def __init__(self, scorer: Any, times: int) -> None:
+        self.scorer, self.left, self.failed = scorer, times, 0
+        self.info = scorer.info
+
+    def score(self, batch: Any) -> list[Any]:
+        outcomes = list(self.scorer.score(batch))
+        for index in range(len(outcomes)):
+            if self.left:
+                outcomes[index] = Failed("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY", "no room for this image")
+                self.left -= 1
+                self.failed += 1
+        return outcomes
 
 
 def test_no_service_is_said(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -327,6 +327,34 @@ def test_wrong_settings_are_refused_by_name(job: Job, overrides: list[str], mess
         job.run(*overrides)
 
 
+def test_an_incomplete_checkpoint_is_refused(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "half").mkdir()
+    shutil.copy(job.checkpoint / "model_index.json", tmp_path / "half")
+    job.checkpoint = tmp_path / "half"
+    with pytest.raises(ConfigError, match="half' cannot be loaded"):
+        job.run()
+
+
+def test_a_smaller_run_forgets_nothing(job: Job) -> None:
+    job.run()
+    whole = job.tree()
+    assert job.run("max_samples=2") == 0
+    assert job.tree() == whole
+
+
+def test_auto_is_the_precision_that_it_stands_for(job: Job) -> None:
+    """On this machine without GPUs; a run on one would be bfloat16, other images, and so made again."""
+    job.run("indices=0")
+    entry = json.loads((job.folder(0) / ".unit.json").read_text())
+    assert entry["inputs"]["dtype"] == ("bfloat16" if torch.cuda.is_available() else "float32")
+
+
+def test_a_checkpoint_given_as_this_folder_has_a_name(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(job.checkpoint)
+    assert job.run("flux_ckpt=.", "indices=0") == 0
+    assert (job.folder(0) / "img_0.png").exists()
+
+
 def test_a_checkpoint_of_another_class_is_refused(job: Job) -> None:
     job.checkpoint = Path(__file__).parents[2] / "miniature/weights/sd3"
     with pytest.raises(ConfigError, match="holds a StableDiffusion3Pipeline; allowed: a Flux2KleinPipeline"):

@@ -20,12 +20,13 @@ pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).parents[2]
 INSTRUCTIONS = [["add a cup", "remove it"], ["paint it"], [], ["move it"]] * 6
-WAIT_S = 120
+WAIT_S = 240
 
 
 def start(home: Path, checkpoint: Path, output: str, *flags: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "assay.cli", "generate", "--planning_model", "planner", "--flux_ckpt", checkpoint]
-    command += ["--num_inference_steps", "30", "--output_root", output, *flags]
+    # So many steps that workers cannot be done with all samples before the silence of Ray's head is noticed.
+    command += ["--num_inference_steps", "300", "--output_root", output, *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     environment["RAY_TMPDIR"] = str(home / "ray")
     return subprocess.Popen(command, cwd=home, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -72,11 +73,11 @@ def test_files_are_those_of_an_undisturbed_run(tiny_klein: Path) -> None:
         first.send_signal(signal.SIGKILL)
         first.communicate()
         second = start(home, tiny_klein, "disturbed", *flags)
-        wait_until(lambda: done(home) >= 10, second)
+        wait_until(lambda: done(home) >= 7, second)
         next(p for p in processes_of_ray(home) if p.name() == "gcs_server").kill()
         said = second.communicate(timeout=WAIT_S)[1].decode()
-        # Its workers may finish what there is before Ray's silence ends the run; that it ends is what counts.
-        assert second.returncode == 0 or "is gone; run the same command again" in said
+        assert second.returncode != 0
+        assert "is gone; run the same command again" in said
         third = start(home, tiny_klein, "disturbed", *flags)
         assert third.wait(WAIT_S) == 0, third.communicate()[1].decode()
         assert files(home / "disturbed") == files(home / "undisturbed")

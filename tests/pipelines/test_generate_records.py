@@ -42,6 +42,9 @@ def test_records_in_order_and_keys_we_do_not_read(tmp_path: Path) -> None:
         ({**GOOD, "id": "../up"}, "id = '../up' cannot name a folder"),
         ({**GOOD, "id": "stats.json"}, "id = 'stats.json' cannot name a folder"),
         ({**GOOD, "id": ""}, "id = '' cannot name a folder"),
+        ({**GOOD, "dataset": None}, "dataset = None; allowed: a string"),
+        ({**GOOD, "dataset": ["a"]}, r"dataset = \['a'\]; allowed: a string"),
+        ({**GOOD, "id": "x" * 300}, "cannot name a folder"),
         ({**GOOD, "dataset": ".."}, "dataset = '..' cannot name a folder"),
         ({**GOOD, "id": 8, "image_paths": "a.png"}, "image_paths = 'a.png'; allowed: a list of strings"),
         (
@@ -56,6 +59,18 @@ def test_records_in_order_and_keys_we_do_not_read(tmp_path: Path) -> None:
 def test_faults_name_line_field_and_value(tmp_path: Path, line: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_records(write(tmp_path, GOOD, line), "planner")
+
+
+def test_lines_end_at_newlines_alone(tmp_path: Path) -> None:
+    """Instructions may hold what Unicode calls a line separator."""
+    odd = json.dumps({**GOOD, "instructions": ["one\u2028two\u0085three"]}, ensure_ascii=False)
+    (tmp_path / "planner").mkdir()
+    (tmp_path / "planner/results.jsonl").write_bytes(
+        f"{odd}\n{odd}\n".replace('"id": 7', '"id": 8', 1).encode() + b"\xff\n"
+    )
+    with pytest.raises(ConfigError, match=r"results\.jsonl:3: not valid JSON") as caught:
+        read_records(tmp_path, "planner")
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_all_faults_are_told_at_once_up_to_a_number(tmp_path: Path) -> None:

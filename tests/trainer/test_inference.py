@@ -9,7 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
-from assay.errors import ConfigError
+from assay.errors import ConfigError, ServiceUnavailableError
 from assay.testing import serve_in_background
 from generators.sd3 import SD3Generator
 from services.geneval.service import build_scorers
@@ -74,6 +74,15 @@ def test_pictures_of_a_drawn_task_are_scored(
     assert "base: mean counting" in capsys.readouterr().out
 
 
+def test_a_service_that_does_not_answer_is_said_before_anything_is_made(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.inference.WAIT_FOR_SERVICE_S", 0.5)
+    with pytest.raises(ServiceUnavailableError, match="localhost:1"):
+        run(tmp_path / "out", runs["trained"], "target=localhost:1")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
@@ -81,6 +90,7 @@ def test_pictures_of_a_drawn_task_are_scored(
         (["model_name=/nowhere/at/all"], "cannot be loaded"),
         (["prompts=/nowhere.jsonl"], "does not exist"),
         (["num_steps=0"], "num_steps = 0"),
+        (["custom_prompt=a cat", "target=localhost:1"], "not custom_prompt"),
         (["num_image=4"], "did you mean num_images"),
     ],
 )

@@ -59,6 +59,10 @@ class MmdetDetector:
         settings = Config.fromfile(find_config(config))
         self._device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self._model = build_model(settings)
+        if getattr(self._model, "num_classes", 80) != 80:
+            raise ModelLoadError(
+                f"detector.config = {config!r} has {self._model.num_classes} classes; allowed: COCO's 80"
+            )
         load_checkpoint(self._model, Path(checkpoint))
         self._model.to(self._device).eval()
         self._pipeline = Compose(array_pipeline(settings))

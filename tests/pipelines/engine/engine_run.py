@@ -9,6 +9,7 @@ ray_address, retries, load ("drawer" or "nothing"), poll_s.
 import dataclasses
 import json
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,4 +57,5 @@ def make_executor(settings: dict[str, Any]) -> Executor:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background lets its children ignore it
     sys.exit(main(json.loads(Path(sys.argv[1]).read_text())))

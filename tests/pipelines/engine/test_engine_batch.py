@@ -309,12 +309,41 @@ def test_a_disk_that_fills_up_while_publishing_stops_the_run(ledger: Ledger, mon
     assert leftovers(ledger.root) == []
 
 
-def test_a_broken_device_stops_the_run_and_fails_no_unit(ledger: Ledger) -> None:
+def test_a_unit_that_breaks_the_device_stops_the_run_and_comes_last_in_the_next(
+    ledger: Ledger, order: list[str]
+) -> None:
+    """Else the same command would meet the same unit first each time, and the others would never be done."""
     error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    units = [make_unit(item) for item in "abcd"]
     with pytest.raises(BatchStoppedError, match=r"plain / b / draw: RuntimeError: CUDA error: an illegal"):
-        do([make_unit(item) for item in "abc"], ledger, {"draw": Stage("draw", lambda device: FullDisk(error))})
+        do(units, ledger, {"draw": Stage("draw", lambda device: FullDisk(error))})
     assert leftovers(ledger.root) == []
-    assert list(ledger.failures.iterdir()) == []
+    assert [ledger.state(unit) for unit in units] == [State.DONE, State.FAILED, State.MISSING, State.MISSING]
+    do(units, ledger, {"draw": Stage("draw", lambda device: Recorder())})
+    assert order == ["plain / c / draw", "plain / d / draw", "plain / b / draw"]
+    assert {ledger.state(unit) for unit in units} == {State.DONE}
+
+
+def test_a_folder_that_cannot_be_written_is_its_units_error(ledger: Ledger) -> None:
+    units = [make_unit("a"), replace(make_unit("b"), folder="x" * 300), make_unit("c")]
+    report = do(units, ledger)
+    assert (report.done, report.failed) == (2, 1)
+    failure = ledger.failure(units[1].name)
+    assert failure is not None
+    assert "File name too long" in failure.message
+    assert leftovers(ledger.root) == []
+
+
+def test_a_folder_that_no_run_has_made_is_kept_when_it_stands_in_the_way(ledger: Ledger) -> None:
+    unit = make_unit("a")
+    ledger.folder(unit).mkdir(parents=True)
+    (ledger.folder(unit) / "precious.png").write_text("somebody's")
+    do([unit], ledger)
+    assert ledger.state(unit) is State.DONE
+    (kept,) = (ledger.root / ".assay" / "replaced").iterdir()
+    assert (kept / "precious.png").read_text() == "somebody's"
+    do([replace(unit, inputs={"other": 1})], ledger)
+    assert len(list((ledger.root / ".assay" / "replaced").iterdir())) == 1, "what a run has made is just replaced"
 
 
 def test_a_worker_that_cannot_be_loaded_ends_the_run_with_its_reason(ledger: Ledger) -> None:

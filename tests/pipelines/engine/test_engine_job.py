@@ -83,3 +83,14 @@ def test_a_job_logs_by_variant_and_summarizes_also_after_failures(tmp_path: Path
     assert [name for name, said in logs.items() if "plain / a / draw: done" in said] == [".", "plain"]
     assert [name for name, said in logs.items() if "other / b / draw: failed" in said] == [".", "other"]
     assert all("test: 2 units planned, 2 in this run" in said for said in logs.values())
+
+
+@pytest.mark.parametrize("settings", [{"ray_address": "host:1"}, {"workers": 2}])
+def test_ray_settings_are_not_lost_on_one_process(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="goes with neither ray_address nor workers > 1"):
+        make_executor(stages(), BatchSettings(engine="in_process", **settings), 0)
+
+
+def test_the_first_items_are_chosen_of_each_variant() -> None:
+    units = [*two_stages("xyz"), *two_stages("pq", "other")]
+    assert {unit.item for unit in choose_units(units, BatchSettings(), 1)} == {"x", "p"}
