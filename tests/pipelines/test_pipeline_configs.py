@@ -1,0 +1,34 @@
+"""The shipped configurations of batch jobs are valid as they stand, and name files that are there."""
+
+from pathlib import Path
+
+import pytest
+
+from assay.config import load_config
+from pipelines.evaluate.prompts import read_prompt_lines
+from pipelines.evaluate.settings import EvaluateSettings
+from pipelines.generate.settings import GenerateSettings
+
+FOLDER = Path(__file__).parents[2] / "configs/pipelines"
+
+
+def test_every_file_is_of_a_known_job() -> None:
+    assert {path.stem.rpartition("_")[2] for path in FOLDER.glob("*.yaml")} == {"generate", "geneval"}
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*_generate.yaml")), ids=lambda path: path.stem)
+def test_generate(path: Path) -> None:
+    settings = load_config(GenerateSettings, path)
+    assert settings.num_inference_steps == 4, "these are distilled checkpoints"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*_geneval.yaml")), ids=lambda path: path.stem)
+def test_evaluate(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(FOLDER.parents[1])
+    lines = read_prompt_lines(load_config(EvaluateSettings, path).prompts)
+    assert not [line.problem for line in lines if line.problem]
+    assert len(lines) == (97 if path.stem.startswith("miniature") else 553)
+    tags = [line.tag for line in lines]
+    assert len(set(tags)) == 6
+    if len(lines) == 553:
+        assert [tags.count(tag) for tag in dict.fromkeys(tags)] == [80, 99, 80, 94, 100, 100]
