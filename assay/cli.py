@@ -6,7 +6,6 @@ Commands that call a service read its token from ASSAY_TOKEN or from the file th
 
 import os
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ import typer
 from assay import pipeline_commands
 from assay.errors import AssayError, ConfigError, InvalidRequestError
 from assay.flags import given
+from assay.hand_over import hand_over
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Reward services for image generation, and training on them."
@@ -24,13 +24,6 @@ app.add_typer(pipeline_commands.status_app, name="pipeline")
 app.add_typer(pipeline_commands.evaluate_app, name="evaluate")
 data_app = typer.Typer(no_args_is_help=True, help="Make data to train and evaluate on.")
 app.add_typer(data_app, name="data")
-
-#: command -> (module, function) that does it, for commands of packages built on this one.
-_HANDED_OVER = {
-    "train": ("trainer.cli", "train"),
-    "infer": ("trainer.inference", "infer"),
-    "data counting": ("trainer.counting_data", "counting"),
-}
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Settings, dots for nesting.")]
 
@@ -94,7 +87,7 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Train an image generator on rewards."""
-    raise typer.Exit(_hand_over("train", config, overrides or []))
+    raise typer.Exit(hand_over("train", config, overrides or []))
 
 
 @app.command()
@@ -122,7 +115,7 @@ def infer(
     """Make pictures with a LoRA and without, from the same noise, and put them side by side."""
     flags = dict(locals())
     further = flags.pop("overrides") or []
-    raise typer.Exit(_hand_over("infer", None, [*given(flags), *further]))
+    raise typer.Exit(hand_over("infer", None, [*given(flags), *further]))
 
 
 @data_app.callback()
@@ -138,12 +131,7 @@ def counting(
     seed: Annotated[int, typer.Option(help="Of the shuffle and the split.")] = 0,
 ) -> None:
     """Prompts that ask for exact numbers of objects, in GenEval's form, split into train and test."""
-    raise typer.Exit(_hand_over("data counting", output, largest, classes, seed))
-
-
-def _hand_over(command: str, *arguments: object) -> int:
-    module_name, function_name = _HANDED_OVER[command]
-    return int(getattr(import_module(module_name), function_name)(*arguments))
+    raise typer.Exit(hand_over("data counting", output, largest, classes, seed))
 
 
 def _read_token_file() -> None:

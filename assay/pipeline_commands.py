@@ -1,18 +1,12 @@
 """The commands that run batch jobs and tell how far they are. Flags that are left out keep the setting's default."""
 
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from assay.flags import given
-
-#: command -> (module, function) that does it, in packages built on this one.
-_GENERATE = ("pipelines.generate.command", "generate")
-_EVALUATE_GENEVAL = ("pipelines.evaluate.command", "evaluate_geneval")
-_STATUS = ("pipelines.status_command", "status")
-_SUMMARY = ("pipelines.status_command", "summary")
+from assay.hand_over import hand_over
 
 status_app = typer.Typer(no_args_is_help=True, help="How far batch jobs are.")
 evaluate_app = typer.Typer(no_args_is_help=True, help="Evaluate generators, and images already made.")
@@ -20,8 +14,25 @@ evaluate_app = typer.Typer(no_args_is_help=True, help="Evaluate generators, and 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Further settings.")]
 
 
+# Flags of every batch job; see `pipelines.engine.settings`.
+ConfigFile = Annotated[Path | None, typer.Option(help="YAML file with any of these settings.")]
+NumGpus = Annotated[
+    int | None, typer.Option("--num_gpus", help="Of those CUDA_VISIBLE_DEVICES shows; -1 is all. Default: -1.")
+]
+NoSkipExisting = Annotated[bool, typer.Option("--no_skip_existing", help="Make again what is there already.")]
+Engine = Annotated[str | None, typer.Option(help="auto, in_process or ray. Default: auto.")]
+Workers = Annotated[int | None, typer.Option(help="Processes of Ray where there is no GPU. Default: 1.")]
+RayAddress = Annotated[str | None, typer.Option("--ray_address", help="Of a running cluster.")]
+Retries = Annotated[int | None, typer.Option(help="Further attempts after an error that may pass. Default: 2.")]
+ContinueOnError = Annotated[
+    bool | None, typer.Option("--continue_on_error/--fail_fast", help="After one has failed. Default: continue.")
+]
+Shard = Annotated[str | None, typer.Option(help="i/n: the i-th of n parts, i from 0.")]
+Indices = Annotated[str | None, typer.Option(help="Positions in the file, e.g. '0 3 10-20'.")]
+
+
 def generate(
-    config: Annotated[Path | None, typer.Option(help="YAML file with any of these settings.")] = None,
+    config: ConfigFile = None,
     planning_model: Annotated[
         str | None, typer.Option("--planning_model", help="Folder below --predicted_instructions_root.")
     ] = None,
@@ -44,12 +55,8 @@ def generate(
     ] = None,
     height: Annotated[int | None, typer.Option(help="In pixels. Default: the first reference's.")] = None,
     width: Annotated[int | None, typer.Option(help="In pixels. Default: the first reference's.")] = None,
-    num_gpus: Annotated[
-        int | None, typer.Option("--num_gpus", help="Of those CUDA_VISIBLE_DEVICES shows; -1 is all. Default: -1.")
-    ] = None,
-    no_skip_existing: Annotated[
-        bool, typer.Option("--no_skip_existing", help="Make again what is there already.")
-    ] = False,
+    num_gpus: NumGpus = None,
+    no_skip_existing: NoSkipExisting = False,
     max_samples: Annotated[
         int | None, typer.Option("--max_samples", help="Only the first of each planning model; -1 is all. Default: -1.")
     ] = None,
@@ -64,18 +71,13 @@ def generate(
         int | None, typer.Option("--batch_size", help="Instructions of a sample rendered in one pass. Default: 8.")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16. Default: auto.")] = None,
-    engine: Annotated[str | None, typer.Option(help="auto, in_process or ray. Default: auto.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes of Ray where there is no GPU. Default: 1.")] = None,
-    ray_address: Annotated[str | None, typer.Option("--ray_address", help="Of a running cluster.")] = None,
-    retries: Annotated[
-        int | None, typer.Option(help="Further attempts after an error that may pass. Default: 2.")
-    ] = None,
-    continue_on_error: Annotated[
-        bool | None,
-        typer.Option("--continue_on_error/--fail_fast", help="After a sample has failed. Default: continue."),
-    ] = None,
-    shard: Annotated[str | None, typer.Option(help="i/n: the i-th of n parts, i from 0.")] = None,
-    indices: Annotated[str | None, typer.Option(help="Positions in the file, e.g. '0 3 10-20'.")] = None,
+    engine: Engine = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    retries: Retries = None,
+    continue_on_error: ContinueOnError = None,
+    shard: Shard = None,
+    indices: Indices = None,
 ) -> None:
     """Make an image for each instruction that planning models wrote, with FLUX.2 klein."""
     flags = dict(locals())
@@ -83,7 +85,7 @@ def generate(
     if planning_model is not None and all_planning_models is None:
         flags["all_planning_models"] = False  # of the configuration file, which the command line overrules
     further = ["planning_model=null"] if all_planning_models and planning_model is None else []
-    raise typer.Exit(_call(_GENERATE, flags.pop("config"), [*given(flags), *further]))
+    raise typer.Exit(hand_over("generate", flags.pop("config"), [*given(flags), *further]))
 
 
 @evaluate_app.callback()
@@ -108,7 +110,7 @@ def geneval(
     flags = dict(locals())
     further, file = flags.pop("overrides") or [], flags.pop("config")
     flags["targets"] = flags.pop("target")
-    raise typer.Exit(_call(_EVALUATE_GENEVAL, file, [*given(flags), *further]))
+    raise typer.Exit(hand_over("evaluate geneval", file, [*given(flags), *further]))
 
 
 @status_app.command()
@@ -117,14 +119,10 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show how many units are done, have failed, are pending, and why those that failed did. Exit code 1 if any did."""
-    raise typer.Exit(_call(_STATUS, folder, as_json))
+    raise typer.Exit(hand_over("pipeline status", folder, as_json))
 
 
 @status_app.command()
 def summary(folder: Annotated[Path, typer.Argument(help="Output folder of a batch job.")]) -> None:
     """Derive the job's summary files anew from what is there."""
-    raise typer.Exit(_call(_SUMMARY, folder))
-
-
-def _call(where: tuple[str, str], *arguments: Any) -> int:
-    return int(getattr(import_module(where[0]), where[1])(*arguments))
+    raise typer.Exit(hand_over("pipeline summary", folder))

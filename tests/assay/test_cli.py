@@ -1,5 +1,6 @@
 """The `assay` command: what it prints, and its exit codes."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from assay_doubles import MeanScorer, grey
 
-from assay import cli, pipeline_commands, serve_command
+from assay import cli, hand_over, pipeline_commands, serve_command
 from assay.errors import ConfigError
 from assay.images import encode
 from assay.serving.settings import ServeConfig
@@ -164,6 +165,20 @@ def test_flags_of_generate_overrule_the_file(
     flags: list[str], wanted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[object] = []
-    monkeypatch.setattr(pipeline_commands, "_call", lambda where, *arguments: seen.extend(arguments) or 0)
+    monkeypatch.setattr(pipeline_commands, "hand_over", lambda *arguments: seen.extend(arguments) or 0)
     assert run(monkeypatch, "generate", *flags) == 0
-    assert seen == [None, wanted]
+    assert seen == ["generate", None, wanted]
+
+
+def test_a_command_whose_packages_are_missing_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after `pip install assay` for the client alone."""
+    monkeypatch.setitem(hand_over.COMMANDS, "pipeline status", ("no_such_package", "status"))
+    assert run(monkeypatch, "pipeline", "status", "runs") == 2
+    assert "needs no_such_package, which is not installed: pip install 'assay[pipelines]'" in capsys.readouterr().err
+
+
+def test_every_command_that_is_handed_over_is_there() -> None:
+    for module, function in hand_over.COMMANDS.values():
+        assert callable(getattr(importlib.import_module(module), function))

@@ -1,0 +1,32 @@
+"""How a command hands over to the package that does it. It is imported only then: `assay` depends on none of them."""
+
+from importlib import import_module
+
+from assay.errors import ConfigError
+
+#: command -> (module, function) that does it.
+COMMANDS = {
+    "train": ("trainer.cli", "train"),
+    "infer": ("trainer.inference", "infer"),
+    "data counting": ("trainer.counting_data", "counting"),
+    "generate": ("pipelines.generate.command", "generate"),
+    "evaluate geneval": ("pipelines.evaluate.command", "evaluate_geneval"),
+    "pipeline status": ("pipelines.status_command", "status"),
+    "pipeline summary": ("pipelines.status_command", "summary"),
+}
+
+
+def hand_over(command: str, *arguments: object) -> int:
+    """Do a command, and return its exit code.
+
+    Raises:
+        ConfigError: what it needs is not installed.
+    """
+    module_name, function_name = COMMANDS[command]
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"`assay {command}` needs {error.name}, which is not installed: pip install 'assay[pipelines]'"
+        ) from error
+    return int(getattr(module, function_name)(*arguments))
