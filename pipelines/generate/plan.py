@@ -46,7 +46,7 @@ def plan_units(
 
 def generation_model(settings: GenerateSettings) -> str:
     """The checkpoint's name in the output tree."""
-    return Path(settings.flux_ckpt).resolve().name
+    return Path(settings.flux_ckpt).absolute().name  # as it was called, also where that is a link
 
 
 def resolve(data_root: Path, path: str) -> Path:
