@@ -153,7 +153,7 @@ def test_lost_calls_and_replies_lose_no_score(fault: str) -> None:
         serve_in_background([MeanScorer()], faults=faults) as server,
         RewardClient([server.target], batch_items=2, deadline_s=30) as client,
     ):
-        assert values(client.score(greys(60), scorer="mean", **plain(60))) == list(range(60))
+        assert values(client.score(greys(120), scorer="mean", **plain(120))) == list(range(120))
     assert faults.counts[fault] >= 5
 
 
