@@ -75,7 +75,7 @@ def fingerprint_of(load: score_worker.LoadScoreWorker) -> str:
 
 
 def _model_digest(settings: EvaluateSettings) -> str:
-    """What identifies the weights: their content where they are local, their name on the hub where not."""
+    """What identifies the weights: their content; of a LoRA that is on the hub alone, its name there."""
     parts = []
     for name in (settings.model, find_lora(settings.lora) if settings.lora else None):
         is_local = name is not None and Path(name).is_dir()

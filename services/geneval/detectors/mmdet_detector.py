@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from assay.files import digest_file
 from services.geneval.detectors.detector import DetectedObject
 from services.geneval.detectors.overlap import without_overlaps
-from services.geneval.detectors.passes import same_size_passes
+from services.geneval.detectors.passes import detect_in_passes
 from services.geneval.model_files import ModelLoadError
 from services.geneval.vocabulary import geneval_class_name
 
@@ -83,11 +83,7 @@ class MmdetDetector:
         return {**self._digests, "detector_settings": settings}
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[DetectedObject]]:
-        found: list[list[DetectedObject]] = [[] for _ in images]
-        for indices in same_size_passes(images, self._max_images_per_pass):
-            for index, objects in zip(indices, self._detect_same_size([images[i] for i in indices]), strict=True):
-                found[index] = objects
-        return found
+        return detect_in_passes(images, self._max_images_per_pass, self._detect_same_size)
 
     @torch.inference_mode()
     def _detect_same_size(self, images: list[NDArray[np.uint8]]) -> list[list[DetectedObject]]:

@@ -20,7 +20,7 @@ from transformers import (
 from services.geneval.detectors.detector import DetectedObject
 from services.geneval.detectors.model_outputs import Frame, ObjectTensors, objects_from_boxes, objects_from_masks
 from services.geneval.detectors.overlap import without_overlaps
-from services.geneval.detectors.passes import same_size_passes
+from services.geneval.detectors.passes import detect_in_passes
 from services.geneval.model_files import (
     ModelLoadError,
     digest_model,
@@ -115,11 +115,7 @@ class TransformersDetector:
         return {"detector_files": self._digest, "detector_settings": settings}
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[DetectedObject]]:
-        found: list[list[DetectedObject]] = [[] for _ in images]
-        for indices in same_size_passes(images, self._max_images_per_pass):
-            for index, objects in zip(indices, self._detect_same_size([images[i] for i in indices]), strict=True):
-                found[index] = objects
-        return found
+        return detect_in_passes(images, self._max_images_per_pass, self._detect_same_size)
 
     @torch.inference_mode()
     def _detect_same_size(self, images: list[NDArray[np.uint8]]) -> list[list[DetectedObject]]:
