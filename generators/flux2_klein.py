@@ -4,7 +4,6 @@ Wraps a diffusers `Flux2KleinPipeline`; holds no copy of its code. Where images 
 not known here.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from assay.errors import ConfigError
+from generators.model_index import read_model_index
 
 #: What the published checkpoints are meant to be run with (their model cards).
 DISTILLED_STEPS, BASE_STEPS = 4, 50
@@ -117,7 +117,7 @@ def locate_checkpoint(name: str) -> Path:
             raise ConfigError(
                 f"flux_ckpt = {name!r}: no such folder, and it cannot be had from the Hugging Face hub: {error}"
             ) from error
-    pipeline_class = _index(folder).get("_class_name")
+    pipeline_class = read_model_index(folder).get("_class_name")
     if pipeline_class != Flux2KleinPipeline.__name__:
         raise ConfigError(
             f"flux_ckpt = {name!r} holds a {pipeline_class or 'folder without model_index.json'}; "
@@ -128,7 +128,7 @@ def locate_checkpoint(name: str) -> Path:
 
 def is_distilled(folder: Path) -> bool:
     """Whether a checkpoint is meant for few steps without guidance."""
-    return bool(_index(folder).get("is_distilled", False))
+    return bool(read_model_index(folder).get("is_distilled", False))
 
 
 def text_layers(num_hidden_layers: int) -> tuple[int, int, int]:
@@ -137,11 +137,3 @@ def text_layers(num_hidden_layers: int) -> tuple[int, int, int]:
     That is (9, 18, 27) of the 36 layers of Qwen3-4B and Qwen3-8B, which klein uses.
     """
     return num_hidden_layers // 4, num_hidden_layers // 2, 3 * num_hidden_layers // 4
-
-
-def _index(folder: Path) -> dict[str, Any]:
-    try:
-        index: dict[str, Any] = json.loads((folder / "model_index.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return index

@@ -1,9 +1,8 @@
 """Any diffusers text-to-image pipeline, with or without a LoRA, as something that makes images from prompts and seeds.
 
-For sampling only: models that are trained have adapters of their own (`sd3.py`).
+For sampling only: what is trained is a `TrainableGenerator`.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from assay.errors import ConfigError
+from generators.model_index import read_model_index
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
@@ -64,7 +64,7 @@ def load_pipeline(model: str, device: str, dtype: torch.dtype, lora: str | None 
     except (OSError, ValueError) as error:
         raise ConfigError(f"model = {model!r} cannot be loaded: {error}") from error
     if lora is not None:
-        _load_lora(pipeline, model, lora)
+        load_lora(pipeline, model, lora)
     return pipeline.to(device)
 
 
@@ -86,10 +86,7 @@ def locate_model(model: str | None) -> str | None:
 
 def absent_components(model: str) -> dict[str, None]:
     """Components that a folder's `model_index.json` leaves out (a T5, say): `from_pretrained` wants to be told."""
-    index = Path(model) / "model_index.json"
-    if not index.is_file():
-        return {}
-    named = json.loads(index.read_text())
+    named = read_model_index(model)
     return {name: None for name, value in named.items() if isinstance(value, list) and not any(value)}
 
 
@@ -108,13 +105,33 @@ def find_lora(path: str) -> Path | str:
     return path
 
 
-def _load_lora(pipeline: DiffusionPipeline, model: str, lora: str) -> None:
+def load_lora(pipeline: DiffusionPipeline, model: str, lora: str) -> None:
+    """Load a LoRA (see `find_lora`; a name on the hub is taken too) onto a pipeline, `model` in messages.
+
+    Raises:
+        ConfigError: it is none, or that of another model.
+    """
+    before = _num_lora_weights(pipeline)
     try:
         pipeline.load_lora_weights(find_lora(lora))
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ConfigError(f"lora = {lora!r} does not fit model = {model!r}: {_first_line(error)}") from error
     if not pipeline.get_active_adapters():
         raise ConfigError(f"lora = {lora!r} does not fit model = {model!r}: none of its weights belongs to the model")
+    if hasattr(pipeline, "transformer"):
+        # diffusers leaves out, with a warning, what has no layer to go to
+        wanted = sum(name.startswith("transformer.") for name in pipeline.lora_state_dict(find_lora(lora)))
+        loaded = _num_lora_weights(pipeline) - before
+        if loaded < wanted:
+            raise ConfigError(
+                f"lora = {lora!r} does not fit model = {model!r}: {wanted - loaded} of its {wanted} weights belong to "
+                "no layer of the model"
+            )
+
+
+def _num_lora_weights(pipeline: DiffusionPipeline) -> int:
+    transformer = getattr(pipeline, "transformer", None)
+    return 0 if transformer is None else sum(".lora_" in name for name, _ in transformer.named_parameters())
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,278 @@
+"""What one can sample and train: a diffusers pipeline of a rectified-flow transformer, opened up.
+
+Rectified flow: x_sigma = (1 - sigma) x_0 + sigma noise, and the transformer predicts the velocity noise - x_0. Rewards,
+the meaning of prompts, and losses are not known here. Subclasses, one for each pipeline class, say how texts and images
+become the transformer's inputs; they call the pipeline's own functions and hold no copy of its code.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor
+
+from assay.errors import ConfigError
+from generators import lora
+from generators.embeddings import PromptEmbeddings
+from generators.text_to_image import absent_components, load_lora, locate_model
+
+
+class TrainableGenerator(ABC):
+    """A diffusers pipeline opened up for training. Nothing of it trains but what `add_lora` adds.
+
+    Args:
+        pipeline: the loaded pipeline; its transformer is what is trained.
+        height: image height in pixels, a multiple of the pixels that a token covers.
+        width: image width in pixels, likewise.
+        max_sequence_length: tokens per prompt.
+        autocast_dtype: the transformer computes in it (its weights stay as they are); None for no autocast.
+
+    Raises:
+        ConfigError: the size does not fit, or the pipeline's scheduler is of another kind.
+    """
+
+    PIPELINE: ClassVar[Any]
+    TEXT_ENCODERS: ClassVar[tuple[str, ...]]
+    #: Ends of the names of the layers that get a LoRA unless told otherwise.
+    LORA_TARGETS: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        pipeline: Any,
+        *,
+        height: int,
+        width: int,
+        max_sequence_length: int,
+        autocast_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self._height, self._width = height, width
+        self._max_sequence_length = max_sequence_length
+        self._autocast_dtype = autocast_dtype
+        self._weights_dtype: torch.dtype = pipeline.transformer.dtype
+        for name, side in (("height", height), ("width", width)):
+            if side < 1 or side % self._token_pixels:
+                raise ConfigError(f"model.{name} is {side}; it must be a multiple of {self._token_pixels}")
+        if not isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
+            raise ConfigError(
+                f"the model's scheduler is a {type(pipeline.scheduler).__name__}; "
+                f"allowed: a {FlowMatchEulerDiscreteScheduler.__name__}"
+            )
+        pipeline.set_progress_bar_config(disable=True)
+        for module in (pipeline.vae, pipeline.transformer, *self._text_encoders()):
+            module.requires_grad_(False)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str,
+        *,
+        height: int,
+        width: int,
+        max_sequence_length: int,
+        device: torch.device | str = "cpu",
+        encoder_dtype: torch.dtype = torch.float32,
+        autocast_dtype: torch.dtype | None = None,
+        weights_dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """Load a hub id or a local folder.
+
+        Args:
+            device: where to.
+            encoder_dtype: of the text encoders.
+            weights_dtype: of the transformer; bfloat16 halves the memory. A LoRA's parameters are float32 all the same,
+                and so is the VAE.
+            (the others: see the class)
+
+        Raises:
+            ConfigError: it cannot be found or loaded, or the size does not fit.
+        """
+        return cls(
+            cls.load_pipeline(model, encoder_dtype, weights_dtype).to(device),
+            height=height,
+            width=width,
+            max_sequence_length=max_sequence_length,
+            autocast_dtype=autocast_dtype,
+        )
+
+    @classmethod
+    def load_pipeline(
+        cls, model: str, encoder_dtype: torch.dtype = torch.float32, weights_dtype: torch.dtype = torch.float32
+    ) -> Any:
+        """The pipeline alone. Components that its `model_index.json` leaves out (a T5, say) stay None."""
+        folder = locate_model(model)
+        assert folder is not None
+        dtypes = {"default": torch.float32, "transformer": weights_dtype}
+        dtypes |= dict.fromkeys(cls.TEXT_ENCODERS, encoder_dtype)
+        try:
+            return cls.PIPELINE.from_pretrained(folder, dtype=dtypes, **absent_components(folder))
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ConfigError(f"model = {model!r} cannot be loaded: {error}") from error
+
+    @property
+    def transformer(self) -> Any:
+        return self.pipeline.transformer
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """Whether the guidance scale goes into the transformer as a number, so that there is no second branch."""
+        return False
+
+    def fuse_lora(self, path: str) -> None:
+        """Merge a LoRA (a cold start) into the weights, so that the reference policy has it too.
+
+        Args:
+            path: folder with the LoRA's file, or one with such a folder `lora` in it; or a name on the hub.
+
+        Raises:
+            ConfigError: there is no LoRA, or it is that of another model.
+        """
+        load_lora(self.pipeline, self.PIPELINE.__name__, path)
+        self.pipeline.fuse_lora()
+        self.pipeline.unload_lora_weights()
+
+    def add_lora(self, rank: int, alpha: int, targets: Sequence[str] | None = None) -> list[torch.nn.Parameter]:
+        """Put a fresh LoRA on `targets` (None: `LORA_TARGETS`) and return its parameters, the only ones that train.
+
+        Raises:
+            ConfigError: a target names no linear layer.
+        """
+        return lora.add_lora(self.transformer, rank, alpha, self.LORA_TARGETS if targets is None else targets)
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """Inside, the transformer is the one before `add_lora`: the reference policy."""
+        self.transformer.disable_adapters()
+        try:
+            yield
+        finally:
+            self.transformer.enable_adapters()
+
+    def save_lora(self, folder: Path) -> None:
+        """Save in diffusers' format: `pipe.load_lora_weights(folder)` reads it. Replaces the folder as a whole."""
+        lora.save_lora(self.PIPELINE, self.transformer, folder)
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Compute activations again in the backward pass instead of keeping them: slower, with far less memory."""
+        self.transformer.enable_gradient_checkpointing()
+
+    def compile(self) -> None:
+        """Compile the transformer in place; its names and parameters stay what they are."""
+        self.transformer.compile()
+
+    def drop_text_encoders(self) -> None:
+        """Free the text encoders; `encode_prompts` is then an error."""
+        for name in self.TEXT_ENCODERS:
+            setattr(self.pipeline, name, None)
+
+    @torch.no_grad()
+    def encode_prompts(
+        self, prompts: list[str], references: Sequence[Sequence[Image.Image]] | None = None
+    ) -> PromptEmbeddings:
+        """Embed texts, and the images that they speak of.
+
+        Args:
+            prompts: one for each row of the result.
+            references: for each prompt its images, as many and of the same sizes for all; None for none.
+
+        Raises:
+            ConfigError: the model takes no references, or they do not fit; or the text encoders were dropped.
+        """
+        if not self._text_encoders():
+            raise ConfigError("the text encoders were dropped; encode all prompts before")
+        if references is not None and len(references) != len(prompts):
+            raise ConfigError(f"{len(references)} lists of references for {len(prompts)} prompts; one each is needed")
+        return self._encode(list(prompts), references if references and any(map(len, references)) else None)
+
+    def predict_velocity(
+        self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings, guidance_scale: float | None = None
+    ) -> Tensor:
+        """Velocity (noise - clean image) of `latents` (batch, *latent_shape) at noise levels `sigma` (batch,).
+
+        Args:
+            guidance_scale: read only where `embeds_guidance`, and needed there.
+
+        Returns:
+            (batch, *latent_shape) float32.
+        """
+        dtype = self._autocast_dtype
+        with torch.autocast(latents.device.type, dtype, enabled=dtype is not None):
+            velocity = self._velocity(latents, sigma, prompts, guidance_scale)
+        return velocity.float()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> list[NDArray[np.uint8]]:
+        """Images of `latents` (batch, *latent_shape): a list of (height, width, 3) uint8 RGB.
+
+        Raises:
+            ArithmeticError: the latents or the decoded pixels are not finite; such an image must not be scored.
+        """
+        decoded = self.pipeline.vae.decode(self._vae_latents(latents), return_dict=False)[0]
+        if not bool(decoded.isfinite().all()):
+            raise ArithmeticError("a sampled image is not finite: the policy has diverged, or the precision overflows")
+        pixels = ((decoded.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
+
+    @torch.no_grad()
+    def encode_images(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Clean latents (batch, *latent_shape) float32 of (height, width, 3) uint8 RGB; the posterior's mode, no noise.
+
+        Raises:
+            ConfigError: an image has another size or type.
+        """
+        wanted = (self._height, self._width, 3)
+        for index, image in enumerate(images):
+            if image.shape != wanted or image.dtype != np.uint8:
+                raise ConfigError(f"images[{index}] is {image.dtype} {image.shape}; allowed: uint8 {wanted}")
+        pixels = torch.from_numpy(np.stack(images)).to(self.pipeline.vae.device).permute(0, 3, 1, 2)
+        return self._image_latents((pixels / 127.5 - 1).to(self.pipeline.vae.dtype)).float()
+
+    @abstractmethod
+    def sigmas(self, num_steps: int) -> list[float]:
+        """The noise levels of the pipeline's own schedule at this size: num_steps + 1 values from 1 down to 0."""
+
+    @abstractmethod
+    def shifted(self, u: Tensor) -> Tensor:
+        """Move noise levels `u` in (0, 1) as the model's schedule moves even ones: to draw levels to train at."""
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one image's latents, as `predict_velocity` and `decode` take them."""
+
+    @property
+    @abstractmethod
+    def _token_pixels(self) -> int:
+        """Height and width of the square that one token covers."""
+
+    @abstractmethod
+    def _encode(self, prompts: list[str], references: Sequence[Sequence[Image.Image]] | None) -> PromptEmbeddings: ...
+
+    @abstractmethod
+    def _velocity(
+        self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings, guidance_scale: float | None
+    ) -> Tensor: ...
+
+    @abstractmethod
+    def _vae_latents(self, latents: Tensor) -> Tensor:
+        """Latents as the transformer has them -> as the VAE decodes them, (batch, channels, height, width)."""
+
+    @abstractmethod
+    def _image_latents(self, pixels: Tensor) -> Tensor:
+        """(batch, 3, height, width) in [-1, 1] -> latents as the transformer has them."""
+
+    def _text_encoders(self) -> list[Any]:
+        found = (getattr(self.pipeline, name, None) for name in self.TEXT_ENCODERS)
+        return [encoder for encoder in found if encoder is not None]
+
+    def _refuse_references(self, references: object) -> None:
+        if references is not None:
+            raise ConfigError(f"references were given, but a {self.PIPELINE.__name__} takes none")
