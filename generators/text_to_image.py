@@ -120,7 +120,8 @@ def load_lora(pipeline: DiffusionPipeline, model: str, lora: str) -> None:
         raise ConfigError(f"lora = {lora!r} does not fit model = {model!r}: none of its weights belongs to the model")
     if hasattr(pipeline, "transformer"):
         # diffusers leaves out, with a warning, what has no layer to go to
-        wanted = sum(name.startswith("transformer.") for name in pipeline.lora_state_dict(find_lora(lora)))
+        names = pipeline.lora_state_dict(find_lora(lora))
+        wanted = sum(name.startswith("transformer.") and ".lora_" in name for name in names)
         loaded = _num_lora_weights(pipeline) - before
         if loaded < wanted:
             raise ConfigError(

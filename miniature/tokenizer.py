@@ -1,9 +1,9 @@
-"""The miniature's tokenizers, real `CLIPTokenizer` and `Qwen2Tokenizer`: each word of the world becomes one token."""
+"""The miniature's tokenizers, real `CLIPTokenizer`, `T5Tokenizer` and `Qwen2Tokenizer`: each word becomes one token."""
 
 import json
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import CLIPTokenizer, Qwen2Tokenizer
+from transformers import CLIPTokenizer, Qwen2Tokenizer, T5Tokenizer
 
 from miniature import editing
 from miniature.prompts import vocabulary
@@ -27,6 +27,16 @@ def build_tokenizer() -> CLIPTokenizer:
             vocab.setdefault(piece, len(vocab))
     merges = [tuple(pair) for pair in model["merges"]]
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH, pad_token=END, unk_token=END)
+
+
+def build_t5_tokenizer() -> T5Tokenizer:
+    """A unigram model of the world's words, and of single characters for all other text; no sentinels."""
+    characters = "abcdefghijklmnopqrstuvwxyz0123456789,.-"
+    pieces = [*(f"\u2581{word}" for word in vocabulary()), *characters, "\u2581"]
+    # a piece that spells a whole word is likelier than any way to spell it out
+    scores = [(piece, -5.0 if len(piece) > 2 else -8.0) for piece in dict.fromkeys(pieces)]
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -100.0)]
+    return T5Tokenizer(vocab=[*special, *scores], extra_ids=0, model_max_length=MAX_LENGTH)
 
 
 def build_instruction_tokenizer() -> Qwen2Tokenizer:

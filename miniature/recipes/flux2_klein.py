@@ -9,7 +9,6 @@ that training sees what inference sees. No classifier-free guidance: the pipelin
 """
 
 import argparse
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from miniature.editing import sample_edit
-from miniature.recipes.generator import Averaged
-from miniature.recipes.timed import timed_cosine
+from miniature.recipes.fitting import add_fitting_arguments, fit_for_minutes
 from miniature.tokenizer import INSTRUCTION_MAX_LENGTH, build_instruction_tokenizer
 
 TEXT_WIDTH, TEXT_LAYERS = 64, 4
@@ -43,19 +41,20 @@ UNIFORM_SHARE = 0.15
 
 @dataclass(frozen=True)
 class Pool:
-    """Encoded edits.
+    """Encoded edits, or pictures with their captions.
 
     Args:
-        sources, targets: (edits, 64, channels) float16 tokens before and after.
-        changed: (edits, 64) bool, whether the edit changes any of a token's pixels.
-        input_ids, attention_mask: (edits, INSTRUCTION_MAX_LENGTH) of the instructions.
+        targets: (edits, 64, channels) float16 tokens of what should come out.
+        weights: (edits, 64) float32, what a token counts in the loss.
+        input_ids, attention_mask: (edits, INSTRUCTION_MAX_LENGTH) of the instructions or captions.
+        sources: like `targets`, of the pictures before; None where there are none.
     """
 
-    sources: Tensor
     targets: Tensor
-    changed: Tensor
+    weights: Tensor
     input_ids: Tensor
     attention_mask: Tensor
+    sources: Tensor | None = None
 
 
 def build_pipeline(vae: AutoencoderKLFlux2, heads: int, double_layers: int, single_layers: int) -> Flux2KleinPipeline:
@@ -137,8 +136,9 @@ def sample_pool(pipeline: Flux2KleinPipeline, number: int, rng: np.random.Genera
         edits = [sample_edit(rng) for _ in range(min(64, number - start))]
         before = np.stack([edit.source.render() for edit in edits])
         after = np.stack([edit.result.render() for edit in edits])
-        tokens = (encode_pictures(pipeline, before), encode_pictures(pipeline, after))
-        parts.append((*tokens, changed_tokens(before, after), *tokenize(pipeline, [e.instruction for e in edits])))
+        weights = 1 + (CHANGED_WEIGHT - 1) * changed_tokens(before, after).float()
+        ids = tokenize(pipeline, [edit.instruction for edit in edits])
+        parts.append((encode_pictures(pipeline, after), weights, *ids, encode_pictures(pipeline, before)))
     return Pool(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
@@ -149,35 +149,46 @@ def sample_sigmas(number: int) -> Tensor:
     return torch.where(torch.rand(number) < UNIFORM_SHARE, even, odds / (1 + odds))
 
 
-def flow_matching_loss(pipeline: Flux2KleinPipeline, pool: Pool, chosen: Tensor, ids: tuple[Tensor, Tensor]) -> Tensor:
+def flow_matching_loss(
+    pipeline: Flux2KleinPipeline, pool: Pool, chosen: Tensor, ids: tuple[Tensor, Tensor], caption_drop: float = 0.0
+) -> Tensor:
     """Weighted mean squared error of the predicted velocity (noise - clean) on the target's tokens.
 
     Args:
         chosen: (batch,) indices into the pool.
-        ids: position ids of the text, and of target and source, (tokens, 4) each.
+        ids: position ids of the text, and of the target and the source if there is one, (tokens, 4) each.
+        caption_drop: share of texts replaced by "", for classifier-free guidance.
     """
-    source, clean = pool.sources[chosen].float(), pool.targets[chosen].float()
+    clean = pool.targets[chosen].float()
     sigma, noise = sample_sigmas(len(chosen)), torch.randn_like(clean)
     mixed = clean + sigma[:, None, None] * (noise - clean)
+    hidden = mixed if pool.sources is None else torch.cat([mixed, pool.sources[chosen].float()], dim=1)
+    kept = torch.rand(len(chosen), 1) >= caption_drop
+    texts = [
+        torch.where(kept, own[chosen], blank)
+        for own, blank in zip((pool.input_ids, pool.attention_mask), tokenize(pipeline, [""]), strict=True)
+    ]
     # for this few tokens plain matrix products are faster on a CPU than flash attention
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         velocity = pipeline.transformer(
-            hidden_states=torch.cat([mixed, source], dim=1),
+            hidden_states=hidden,
             timestep=sigma,
-            encoder_hidden_states=embed(pipeline, pool.input_ids[chosen], pool.attention_mask[chosen]),
+            encoder_hidden_states=embed(pipeline, *texts),
             txt_ids=ids[0],
             img_ids=ids[1],
             return_dict=False,
         )[0][:, : clean.shape[1]]
-    weights = 1 + (CHANGED_WEIGHT - 1) * pool.changed[chosen].float()
+    weights = pool.weights[chosen]
     errors = (velocity.float() - (noise - clean)).square().mean(-1)
     return (weights * errors).sum() / weights.sum()
 
 
-def position_ids(pipeline: Flux2KleinPipeline) -> tuple[Tensor, Tensor]:
-    """Ids of the text, and of target and source one after the other, by the pipeline's own functions."""
+def position_ids(pipeline: Flux2KleinPipeline, num_sources: int = 1) -> tuple[Tensor, Tensor]:
+    """Ids of the text, and of target and sources one after the other, by the pipeline's own functions."""
     grid = torch.zeros(1, 1, 8, 8)
-    image = torch.cat([pipeline._prepare_latent_ids(grid), pipeline._prepare_image_ids([grid])], dim=1)
+    image = pipeline._prepare_latent_ids(grid)
+    if num_sources:
+        image = torch.cat([image, pipeline._prepare_image_ids([grid] * num_sources)], dim=1)
     return pipeline._prepare_text_ids(torch.zeros(1, INSTRUCTION_MAX_LENGTH, 1))[0], image[0]
 
 
@@ -185,16 +196,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vae", type=Path, default=Path("miniature/weights/flux2_klein/vae"))
     parser.add_argument("--output", type=Path, default=Path("miniature/weights/flux2_klein"))
-    parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--edits", type=int, default=40_000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--heads", type=int, default=5)
     parser.add_argument("--double-layers", type=int, default=2)
     parser.add_argument("--single-layers", type=int, default=4)
-    parser.add_argument("--learning-rate", type=float, default=1.2e-3)
-    parser.add_argument("--compile", action="store_true", help="takes a C++ compiler and a minute; 1.7 times as fast")
-    parser.add_argument("--start", type=Path, help="go on from this pipeline instead of from scratch")
-    parser.add_argument("--seed", type=int, default=0)
+    add_fitting_arguments(parser, minutes=60, learning_rate=1.2e-3)
     args = parser.parse_args()
 
     torch.manual_seed(args.seed)
@@ -205,36 +212,22 @@ def main() -> None:
     else:
         vae = AutoencoderKLFlux2.from_pretrained(args.vae)
         pipeline = build_pipeline(vae, args.heads, args.double_layers, args.single_layers)
-    trained = [pipeline.transformer.train(), pipeline.text_encoder.train()]
-    parameters = [p for module in trained for p in module.parameters()]
-    print(f"{sum(p.numel() for p in parameters):,} parameters", flush=True)
     pool, ids = sample_pool(pipeline, args.edits, rng), position_ids(pipeline)
-    print(f"encoded {len(pool.sources)} edits, {pool.changed.float().mean():.3f} of tokens change", flush=True)
-
+    print(f"encoded {len(pool.targets)} edits, mean weight of a token {pool.weights.mean():.3f}", flush=True)
     if args.compile:
         pipeline.transformer.compile()
-        flow_matching_loss(pipeline, pool, torch.arange(args.batch), ids).backward()
-    optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
-    averaged, smooth, saved = Averaged(trained), 1.0, time.monotonic()
-    for tick in timed_cosine(args.minutes, warm_up_steps=200, floor=0.01):
-        optimizer.param_groups[0]["lr"] = args.learning_rate * tick.rate
-        loss = flow_matching_loss(pipeline, pool, torch.from_numpy(rng.integers(0, args.edits, args.batch)), ids)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        averaged.update(tick.step)
-        smooth += 0.02 * (loss.item() - smooth)
-        if tick.step % 50 == 0:
-            print(f"step {tick.step} share {tick.share:.3f} loss {smooth:.4f}", flush=True)
-        if time.monotonic() - saved > 300:
-            averaged.swap()
-            pipeline.save_pretrained(args.output)
-            averaged.swap()
-            saved = time.monotonic()
-    averaged.swap()
-    pipeline.to(torch.float16).save_pretrained(args.output)
-    print(f"saved, loss {smooth:.4f}")
+
+    def loss_of(step: int) -> Tensor:
+        return flow_matching_loss(pipeline, pool, torch.from_numpy(rng.integers(0, args.edits, args.batch)), ids)
+
+    fit_for_minutes(
+        pipeline,
+        [pipeline.transformer, pipeline.text_encoder],
+        loss_of,
+        output=args.output,
+        minutes=args.minutes,
+        learning_rate=args.learning_rate,
+    )
 
 
 if __name__ == "__main__":
