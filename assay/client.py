@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 MIB = 1024 * 1024
 Priority = Literal["training", "evaluation", "batch"]
+#: Images a call, unless told otherwise.
+BATCH_ITEMS = 16
 Tasks = Sequence[Task | Mapping[str, Any] | None]
 
 
@@ -57,7 +59,7 @@ class RewardClient:
         tls_key: Path | str | None = None,
         deadline_s: float = 600.0,
         max_bytes_in_flight: int = 256 * MIB,
-        batch_items: int = 16,
+        batch_items: int = BATCH_ITEMS,
         encoding: str = "rgb",
     ) -> None:
         if isinstance(targets, str) or not targets:

@@ -67,13 +67,18 @@ def describe(error: ValidationError, model_class: type[BaseModel], source: str) 
     """One line for each thing wrong: where, what value, what is allowed."""
     lines = []
     for problem in error.errors(include_url=False):
-        field = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+        location, fields = _walk(model_class, problem["loc"])
+        field = ".".join(location)
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{source}: unknown field {field} {_suggestion(model_class, problem['loc'])}")
+            lines.append(f"{source}: unknown field {field} {_suggestion(location[-1], fields)}")
         elif problem["type"] == "missing":
             lines.append(f"{source}: {field} is missing")
-        else:
+        elif problem["type"] == "union_tag_not_found":
+            lines.append(f"{source}: {field}.{problem['ctx']['discriminator'].strip(chr(39))} is missing")
+        elif location:
             lines.append(f"{source}: {field} = {problem['input']!r}: {problem['msg']}")
+        else:  # what is wrong is how fields go together; the message names them
+            lines.append(f"{source}: {problem['msg'].removeprefix('Value error, ')}")
     return "\n".join(lines)
 
 
@@ -137,33 +142,42 @@ def _element(holder: list[Any], field_path: Sequence[str], depth: int) -> Any:
     return holder[int(index)]
 
 
-def _suggestion(model_class: type[BaseModel], location: tuple[int | str, ...]) -> str:
-    known = _fields_at(model_class, location[:-1])
-    if not known:
+def _suggestion(name: str, fields: Sequence[str]) -> str:
+    if not fields:
         return ""
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    close = difflib.get_close_matches(name, fields, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
-    return f"({hint}allowed: {', '.join(sorted(known))})"
+    return f"({hint}allowed: {', '.join(sorted(fields))})"
 
 
-def _fields_at(model_class: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """Names of the fields of the model nested at `location`; empty where that is not a plain nesting of models."""
-    current: Any = model_class
+def _walk(model_class: type[BaseModel], location: Sequence[int | str]) -> tuple[list[str], list[str]]:
+    """The field that pydantic's `location` means, as users write it, and the names of the fields beside it.
+
+    Where one of several models is chosen by a field (`algorithm.name`), pydantic puts the choice into the location.
+    """
+    written: list[str] = []
+    models: list[type[BaseModel]] = [model_class]
+    beside: list[str] = []
     for part in location:
+        chosen = [model for model in models if len(models) > 1 and _is_chosen_by(model, part)]
+        if chosen:
+            models = chosen
+            continue
+        written.append(str(part))
         if isinstance(part, int):
             continue
-        if not (isinstance(current, type) and issubclass(current, BaseModel)) or part not in current.model_fields:
-            return []
-        current = _model_in(current.model_fields[part].annotation)
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+        beside = list(models[0].model_fields) if len(models) == 1 else []
+        field = models[0].model_fields.get(part) if len(models) == 1 else None
+        models = _models_in(field.annotation) if field is not None else []
+    return written, beside
 
 
-def _model_in(annotation: Any) -> Any:
-    """The model class in `Model`, `Model | None`, `list[Model]` and the like; None if there is none."""
+def _is_chosen_by(model: type[BaseModel], tag: int | str) -> bool:
+    return any(tag in getattr(field.annotation, "__args__", ()) for field in model.model_fields.values())
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The model classes in `Model`, `Model | None`, `list[Model]` and the like."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _model_in(argument)
-        if found is not None:
-            return found
-    return None
+        return [annotation]
+    return [model for argument in getattr(annotation, "__args__", ()) for model in _models_in(argument)]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that it is either there as a whole or not there; several writers do not mix."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        partial.write_text(text)
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
         partial.rename(path)
     except OSError:
         partial.unlink(missing_ok=True)

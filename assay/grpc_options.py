@@ -20,6 +20,8 @@ def server_options(max_request_bytes: int) -> Options:
         # The clients' pings come every 30 s; the default tolerance of one in 5 min would cut them off.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # On a machine that is short of processors pings arrive in clusters; that must not cut a client off either.
+        ("grpc.http2.max_ping_strikes", 0),
         # Find clients whose machine has vanished, and free what they hold.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),

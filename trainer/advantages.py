@@ -5,11 +5,27 @@ of all rewards of the epoch, or of the group. Computed in float64.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
+
+from assay.config import ConfigModel
 
 EPSILON = 1e-4
+
+
+class AdvantagesConfig(ConfigModel):
+    """How rewards become advantages."""
+
+    std: Literal["global", "group"] = Field(
+        "global", description="deviation of all rewards of the epoch, or of the group alone"
+    )
+    normalise: Literal["total", "each"] = Field(
+        "total", description="the weighted sum of the rewards; or each reward by itself before they are summed (GDPO)"
+    )
+    strict_reward: bool = Field(False, description="train on 1 where the total is 1, else 0")
 
 
 def group_advantages(
@@ -44,23 +60,49 @@ def group_advantages(
     return advantages
 
 
+def decoupled_advantages(
+    rewards: NDArray[np.float64], weights: Sequence[float], groups: NDArray[np.int64], *, global_std: bool
+) -> NDArray[np.float64]:
+    """Advantages of several rewards, each normalised by itself: a reward of small spread is not drowned by a large one.
+
+    GDPO (arXiv 2601.05242): A = sum_k weight_k A_k, over the deviation of A over all samples.
+
+    Args:
+        rewards: (samples, rewards) finite.
+        weights: (rewards,) factors.
+        groups: (samples,) group ids.
+        global_std: as for `group_advantages`, of each A_k.
+    """
+    columns = [group_advantages(column, groups, global_std=global_std) for column in rewards.T]
+    total: NDArray[np.float64] = np.asarray(weights) @ np.stack(columns)
+    return total / (total.std() + EPSILON)
+
+
 def epoch_advantages(
     rewards: NDArray[np.float64],
     groups: NDArray[np.int64],
     valid: NDArray[np.bool_],
     *,
     global_std: bool,
+    weights: Sequence[float] | None = None,
 ) -> NDArray[np.float64]:
     """Advantages where some samples may have no reward: their whole group gets 0, and counts in no mean or deviation.
 
     Args:
-        rewards: (samples,) rewards; not read where invalid.
+        rewards: (samples,) rewards, or with `weights` (samples, rewards) to be normalised one by one; not read where
+            invalid.
         groups: (samples,) group ids.
-        valid: (samples,) whether the sample has a reward.
+        valid: (samples,) whether the sample has its rewards.
         global_std: as for `group_advantages`.
+        weights: (rewards,).
     """
     usable = ~np.isin(groups, np.unique(groups[~valid]))
     advantages = np.zeros(len(rewards), dtype=np.float64)
     if usable.any():
-        advantages[usable] = group_advantages(rewards[usable], groups[usable], global_std=global_std)
+        chosen, owners = rewards[usable], groups[usable]
+        advantages[usable] = (
+            group_advantages(chosen, owners, global_std=global_std)
+            if weights is None
+            else decoupled_advantages(chosen, weights, owners, global_std=global_std)
+        )
     return advantages

@@ -1,9 +1,9 @@
 """Checkpoints from which a killed run goes on to the same numbers.
 
-A checkpoint is a folder `checkpoints/epoch-000012` with safetensors of the adapter, its average and the optimizer's
-moments, a `state.json` with the counters, and the LoRA in diffusers' format (`lora/`). All randomness of training is
-derived from the run's seed and these counters, so there is no generator state to keep. A folder is written under a
-temporary name and renamed when complete: one that has its final name is whole.
+A checkpoint is a folder `checkpoints/epoch-000012` with safetensors of the adapter, its copies (the average, an older
+or a reference policy) and the optimizer's moments, a `state.json` with the counters, and the LoRA in diffusers' format
+(`lora/`). All randomness of training is derived from the run's seed and these counters, so there is no generator state
+to keep. A folder is written under a temporary name and renamed when complete: one that has its final name is whole.
 """
 
 import json
@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainer.ema import Ema
+from trainer.policy_copy import PolicyCopy
 
 KEPT = 2
 
@@ -26,7 +26,7 @@ def save_checkpoint(
     epoch: int,
     parameters: dict[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    ema: Ema | None,
+    copies: dict[str, PolicyCopy],
     state: dict[str, Any],
     lora: Path,
 ) -> Path:
@@ -37,7 +37,7 @@ def save_checkpoint(
         epoch: number of finished epochs.
         parameters: trained parameters by name.
         optimizer: over the same parameters in the same order.
-        ema: its average, or None.
+        copies: further values of the same parameters, by name.
         state: counters, as JSON.
         lora: folder of the LoRA in diffusers' format, of which the checkpoint gets a copy: it can be loaded as it is.
     """
@@ -47,9 +47,11 @@ def save_checkpoint(
     partial.mkdir(parents=True)
     save_file({name: p.detach().cpu().contiguous() for name, p in parameters.items()}, partial / "adapter.safetensors")
     save_file(_moments(parameters, optimizer), partial / "optimizer.safetensors")
-    if ema is not None:
-        averages = dict(zip(parameters, ema.averages, strict=True))
-        save_file({name: value.cpu().contiguous() for name, value in averages.items()}, partial / "ema.safetensors")
+    for copy_name, copy in copies.items():
+        values = dict(zip(parameters, copy.values, strict=True))
+        save_file(
+            {name: value.cpu().contiguous() for name, value in values.items()}, partial / f"{copy_name}.safetensors"
+        )
     shutil.copytree(lora, partial / "lora")
     (partial / "state.json").write_text(json.dumps({**state, "epoch": epoch}, indent=1))
     _remove(final)
@@ -69,12 +71,12 @@ def load_checkpoint(
     *,
     parameters: dict[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    ema: Ema | None,
+    copies: dict[str, PolicyCopy],
 ) -> dict[str, Any]:
     """Put a checkpoint's numbers in place and return its state."""
     _copy(load_file(folder / "adapter.safetensors"), parameters)
-    if ema is not None:
-        _copy(load_file(folder / "ema.safetensors"), dict(zip(parameters, ema.averages, strict=True)))
+    for copy_name, copy in copies.items():
+        _copy(load_file(folder / f"{copy_name}.safetensors"), dict(zip(parameters, copy.values, strict=True)))
     moments = load_file(folder / "optimizer.safetensors")
     for name, parameter in parameters.items():
         optimizer.state[parameter] = {

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from assay.config import load_config
 from assay.errors import ConfigError
-from assay.rewards import RewardSet
+from assay.rewards import RewardConfig, RewardSet
+from trainer.arithmetic import arithmetic
 from trainer.config import TrainConfig
 from trainer.loop import Trainer
-from trainer.prompts import read_prompts
 
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
@@ -28,26 +29,34 @@ def train(config_path: Path, overrides: Sequence[str] = ()) -> int:
         AssayError: the configuration is wrong, no service answers, or rewards stay away past their deadline.
     """
     config = load_config(TrainConfig, config_path, overrides)
-    train_prompts, test_prompts = read_prompts(config.prompts.train), read_prompts(config.prompts.test)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     accelerator = _accelerator(config)
     try:
-        config.check_processes(accelerator.num_processes)
-    except ValueError as error:
+        accelerator.print(arithmetic(config, accelerator.num_processes))
+    except ConfigError as error:
         raise ConfigError(f"{config_path}: {error}") from None
-    with RewardSet(
-        config.rewards,
-        token=os.environ.get("ASSAY_TOKEN"),
-        tls_ca=config.run.tls_ca,
-        deadline_s=config.run.reward_deadline_s,
-    ) as rewards:
-        rewards.wait_until_ready(config.run.service_wait_s)
+    with ExitStack() as services:
+        rewards = services.enter_context(_reward_set(config, config.rewards)) if config.rewards else None
+        judges = [rewards] if rewards is not None else []
+        if config.evaluation is not None and config.evaluation.rewards:
+            judges.append(services.enter_context(_reward_set(config, config.evaluation.rewards)))
+        for judge in judges:
+            judge.wait_until_ready(config.run.service_wait_s)
         try:
-            Trainer(config, accelerator, rewards, train_prompts, test_prompts).run()
+            Trainer(config, accelerator, rewards, judges).run()
         finally:
             accelerator.end_training()
     return 0
+
+
+def _reward_set(config: TrainConfig, rewards: Sequence[RewardConfig]) -> RewardSet:
+    return RewardSet(
+        rewards,
+        token=os.environ.get("ASSAY_TOKEN"),
+        tls_ca=config.run.tls_ca,
+        deadline_s=config.run.reward_deadline_s,
+    )
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:

@@ -1,44 +1,53 @@
 """The training configuration: one YAML file, every field with its meaning; what it does not know it refuses."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from assay.config import ConfigModel
 from assay.rewards import RewardConfig
+from trainer.advantages import AdvantagesConfig
+from trainer.algorithms.dpo import DpoConfig
 from trainer.algorithms.flow_grpo import FlowGrpoConfig
+from trainer.algorithms.grpo_guard import GrpoGuardConfig
+from trainer.algorithms.nft import NftConfig
+from trainer.algorithms.rwr import RwrConfig
+from trainer.algorithms.sft import SftConfig
+from trainer.sampling import SamplingConfig
+
+AlgorithmConfig = Annotated[
+    FlowGrpoConfig | GrpoGuardConfig | NftConfig | DpoConfig | RwrConfig | SftConfig, Field(discriminator="name")
+]
 
 
 class ModelConfig(ConfigModel):
-    """Which generator, and at which size it works."""
+    """Which generator, at which size it works, and what of it is trained."""
 
-    path: str = Field(description="hub id or folder of a StableDiffusion3Pipeline")
+    path: str = Field(description="hub id or folder of a pipeline: SD3 and SD3.5, FLUX.1-dev, FLUX.2 klein")
     height: int = Field(512, ge=16, description="pixels")
     width: int = Field(512, ge=16, description="pixels")
-    max_sequence_length: int = Field(128, ge=0, le=512, description="T5 tokens a prompt")
+    max_sequence_length: int = Field(128, ge=0, le=512, description="tokens a prompt (of SD3: T5's)")
     encoder_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    weights_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the frozen transformer; what is trained is float32 at any rate"
+    )
     cold_start_lora: str | None = Field(None, description="LoRA to fuse first; the KL reference then has it too")
     lora_rank: int = Field(32, ge=1)
     lora_alpha: int = Field(64, ge=1)
+    lora_targets: tuple[str, ...] | None = Field(None, description="module names; None: the attention projections")
+    gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
+    compile: bool = Field(False, description="torch.compile the transformer")
+    embeddings_cache: Path | None = Field(
+        None, description="folder: all prompts are encoded before the run starts, and the text encoders are freed"
+    )
 
 
 class PromptsConfig(ConfigModel):
     """GenEval JSONL files."""
 
-    train: Path
-    test: Path
-
-
-class SamplingConfig(ConfigModel):
-    """How rollouts are drawn. Images per epoch = groups_per_epoch * group_size."""
-
-    num_steps: int = Field(10, ge=2)
-    guidance_scale: float = Field(4.5, ge=1, description="1 = no guidance")
-    noise_level: float = Field(0.7, gt=0, description="eta of the stochastic sampler")
-    group_size: int = Field(24, ge=2, description="images per prompt and group")
-    groups_per_epoch: int = Field(48, ge=1, description="over all processes")
-    micro_batch_size: int = Field(9, ge=1, description="images sampled, scored and trained at once, per process")
+    train: Path | None = Field(None, description="not used by algorithms that learn from `algorithm.data`")
+    test: Path | None = Field(None, description="for the held-out evaluation")
 
 
 class EvaluationConfig(ConfigModel):
@@ -52,6 +61,14 @@ class EvaluationConfig(ConfigModel):
     seed: int = 0
     accuracy: str = Field("counting/strict_correct", description="component reported as accuracy: reward/component")
     gallery_prompts: int = Field(16, ge=1, description="pairs whose pictures are kept and shown in the gallery")
+    rewards: list[RewardConfig] = Field(
+        default_factory=list,
+        description="judges that training does not see; what it gains on `rewards` and not on these is reward hacking",
+    )
+    keep_best: bool = Field(True, description="keep the LoRA of the best accuracy in `best/`")
+    patience: int | None = Field(
+        None, ge=1, description="stop after so many evaluations without a better accuracy; None: never"
+    )
 
 
 class OptimizerConfig(ConfigModel):
@@ -88,37 +105,58 @@ class RunConfig(ConfigModel):
 
 
 class TrainConfig(ConfigModel):
-    """A whole run."""
+    """A whole run. `trainer.arithmetic` checks that its numbers go together."""
 
     model: ModelConfig
-    prompts: PromptsConfig
-    sampling: SamplingConfig
-    evaluation: EvaluationConfig
-    algorithm: FlowGrpoConfig
-    optimizer: OptimizerConfig
-    ema: EmaConfig
-    rewards: list[RewardConfig] = Field(min_length=1)
+    prompts: PromptsConfig = PromptsConfig()
+    sampling: SamplingConfig | None = Field(None, description="not used by algorithms that learn from `algorithm.data`")
+    advantages: AdvantagesConfig = AdvantagesConfig()
+    algorithm: AlgorithmConfig
+    evaluation: EvaluationConfig | None = None
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema: EmaConfig = EmaConfig()
+    rewards: list[RewardConfig] = Field(default_factory=list, description="what rollouts are scored by")
     run: RunConfig
 
+    @property
+    def data(self) -> Path | None:
+        """The file that an offline algorithm learns from; None where it learns from rollouts."""
+        return self.algorithm.data if isinstance(self.algorithm, SftConfig | DpoConfig) else None
+
     @model_validator(mode="after")
-    def _arithmetic(self) -> "TrainConfig":
-        if self.algorithm.strict_reward and [reward.weight for reward in self.rewards] != [1.0]:
-            raise ValueError(
-                f"algorithm.strict_reward trains on a total of exactly 1; it needs one reward of weight 1, "
-                f"not weights {[reward.weight for reward in self.rewards]}"
-            )
-        if self.sampling.groups_per_epoch % self.algorithm.optimizer_steps_per_epoch:
-            raise ValueError(
-                f"sampling.groups_per_epoch is {self.sampling.groups_per_epoch}; it must be a multiple of "
-                f"algorithm.optimizer_steps_per_epoch ({self.algorithm.optimizer_steps_per_epoch})"
-            )
+    def _has_what_it_needs(self) -> "TrainConfig":
+        if self.data is None:
+            wanted = {"sampling": self.sampling, "prompts.train": self.prompts.train, "rewards": self.rewards}
+            if missing := [name for name, value in wanted.items() if not value]:
+                raise ValueError(f"algorithm {self.algorithm.name} learns from rollouts: {', '.join(missing)} missing")
+        if self.evaluation is not None:
+            if self.prompts.test is None:
+                raise ValueError("evaluation needs prompts.test")
+            if not (self.rewards or self.evaluation.rewards):
+                raise ValueError("evaluation needs rewards, or evaluation.rewards")
+        names = [reward.name for reward in [*self.rewards, *(self.evaluation.rewards if self.evaluation else [])]]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"rewards named {', '.join(doubled)} occur twice; rewards and evaluation.rewards differ")
         return self
 
-    def check_processes(self, num_processes: int) -> None:
-        """Raise ValueError unless every process gets the same number of whole groups in every optimizer step."""
-        share = num_processes * self.algorithm.optimizer_steps_per_epoch
-        if self.sampling.groups_per_epoch % share:
+    @model_validator(mode="after")
+    def _strict_rewards(self) -> "TrainConfig":
+        strict = self.advantages.strict_reward
+        if strict and [reward.weight for reward in self.rewards] != [1.0]:
             raise ValueError(
-                f"sampling.groups_per_epoch is {self.sampling.groups_per_epoch}; with {num_processes} processes and "
-                f"{self.algorithm.optimizer_steps_per_epoch} optimizer steps an epoch it must be a multiple of {share}"
+                f"advantages.strict_reward trains on a total of exactly 1; it needs one reward of weight 1, "
+                f"not weights {[reward.weight for reward in self.rewards]}"
             )
+        if strict and self.advantages.normalise == "each":
+            raise ValueError("advantages.strict_reward is made of the total; it goes with normalise: total")
+        return self
+
+    @model_validator(mode="after")
+    def _algorithm_fits_sampler(self) -> "TrainConfig":
+        if self.sampling is None or not isinstance(self.algorithm, FlowGrpoConfig | GrpoGuardConfig):
+            return self
+        if self.algorithm.window is not None:
+            self.algorithm.window.check(self.sampling.num_steps)
+        if isinstance(self.algorithm, GrpoGuardConfig) and self.sampling.sde_type != "flow":
+            raise ValueError(f"sampling.sde_type = {self.sampling.sde_type}; allowed with grpo_guard: flow")
+        return self

@@ -13,16 +13,25 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from assay.rewards import RewardSet
-from generators.sd3 import SD3Generator
+from generators.trainable import TrainableGenerator
 from trainer.config import EvaluationConfig
+from trainer.embeddings_cache import PromptEncoder
 from trainer.prompts import RolloutSample
-from trainer.rollout import PromptEncoder
 from trainer.sampling import sample_trajectory
 
 
 @dataclass(frozen=True)
 class EvaluatedImage:
-    """One scored image; `components` are the services' named numbers, NaN where scoring failed."""
+    """One scored image.
+
+    Args:
+        index: of the (prompt, seed) pair.
+        prompt: what was asked for.
+        count: how many objects the task names.
+        total: the weighted reward of training; NaN where scoring failed.
+        components: the services' named numbers: `NAME` and `NAME/COMPONENT`; NaN where scoring failed.
+        image: (height, width, 3), for the gallery's images.
+    """
 
     index: int
     prompt: str
@@ -48,6 +57,12 @@ class Evaluation:
         return _mean([image.total for image in self.images])
 
     @property
+    def rewards(self) -> dict[str, float]:
+        """Mean of each reward by name, those of training and those that it does not see."""
+        names = {name: None for image in self.images for name in image.components if "/" not in name}
+        return {name: self.mean(name) for name in names}
+
+    @property
     def unscored(self) -> int:
         """How many images have no score; they count in no mean."""
         return sum(not np.isfinite(image.total) for image in self.images)
@@ -61,6 +76,7 @@ class Evaluation:
             "accuracy": self.mean(accuracy),
             "accuracy_by_count": self.by_count(accuracy),
             "reward": self.total,
+            "rewards": self.rewards,
         }
 
     def by_count(self, component: str) -> dict[int, float]:
@@ -72,37 +88,41 @@ class Evaluation:
 
 
 def evaluate(
-    generator: SD3Generator,
+    generator: TrainableGenerator,
     encoder: PromptEncoder,
-    rewards: RewardSet,
+    judges: Sequence[RewardSet],
     samples: Sequence[RolloutSample],
     config: EvaluationConfig,
     accelerator: Accelerator,
     epoch: int,
 ) -> Evaluation:
-    """Sample and score the held-out pairs, each process its share. Pictures of the first `gallery_prompts` are kept."""
+    """Sample and score the held-out pairs, each process its share. Pictures of the first `gallery_prompts` are kept.
+
+    Args:
+        judges: every one scores every image; the first one's totals are the reward.
+    """
     mine = list(range(accelerator.process_index, len(samples), accelerator.num_processes))
     pending = []
     starts = range(0, len(mine), config.batch_size)
     for start in tqdm(starts, desc=f"evaluation after {epoch} epochs", disable=not accelerator.is_main_process):
         indices = mine[start : start + config.batch_size]
-        chunk = [samples[index] for index in indices]
-        images = _sample(generator, encoder, chunk, config)
-        future = rewards.submit(
-            images, [s.prompt.prompt for s in chunk], [s.prompt.task for s in chunk], priority="evaluation"
-        )
-        pending.append((indices, chunk, images, future))
+        chunk = [samples[index].prompt for index in indices]
+        images = _sample(generator, encoder, [samples[index] for index in indices], config)
+        prompts, tasks = [prompt.prompt for prompt in chunk], [prompt.task for prompt in chunk]
+        futures = [judge.submit(images, prompts, tasks, priority="evaluation") for judge in judges]
+        pending.append((indices, images, futures))
     found: list[EvaluatedImage] = []
-    for indices, chunk, images, future in pending:
-        scores = future.result()
+    for indices, images, futures in pending:
+        scores = [future.result() for future in futures]
         for row, index in enumerate(indices):
+            prompt = samples[index].prompt
             found.append(
                 EvaluatedImage(
                     index=index,
-                    prompt=chunk[row].prompt.prompt,
-                    count=sum(clause.count for clause in chunk[row].prompt.task.include),
-                    total=float(scores.totals[row]),
-                    components={name: float(values[row]) for name, values in scores.components.items()},
+                    prompt=prompt.prompt,
+                    count=sum(clause.count for clause in prompt.task.include) if prompt.task else 0,
+                    total=float(scores[0].totals[row]),
+                    components={name: float(v[row]) for score in scores for name, v in score.components.items()},
                     image=images[row] if index < config.gallery_prompts else None,
                 )
             )
@@ -112,18 +132,17 @@ def evaluate(
 
 @torch.no_grad()
 def _sample(
-    generator: SD3Generator, encoder: PromptEncoder, chunk: Sequence[RolloutSample], config: EvaluationConfig
+    generator: TrainableGenerator, encoder: PromptEncoder, chunk: Sequence[RolloutSample], config: EvaluationConfig
 ) -> list[NDArray[np.uint8]]:
     trajectory = sample_trajectory(
         generator,
-        encoder(chunk),
+        encoder([sample.prompt for sample in chunk]),
         encoder.negative,
         sigmas=generator.sigmas(config.num_steps),
         guidance_scale=config.guidance_scale,
-        noise_level=0.0,
         generators=[sample.generator() for sample in chunk],
     )
-    return generator.decode(trajectory.states[:, -1])
+    return generator.decode(trajectory.clean)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,189 +1,161 @@
-"""The training loop: sample and score -> advantages -> update -> log -> checkpoint, and an evaluation before and after.
+"""The training loop: batches -> update -> log -> checkpoint -> evaluation, and an evaluation before and after.
 
-Runs on one process or several under `accelerate launch` (data parallel; FSDP and DeepSpeed are not supported here).
+Runs on one process or several under `accelerate launch`.
 """
 
-import json
 import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
-from assay.errors import ConfigError, FingerprintMismatchError
-from assay.files import write_whole
+from assay.errors import FingerprintMismatchError
 from assay.rewards import RewardSet
-from generators.sd3 import SD3Generator
-from trainer import report
-from trainer.algorithms.flow_grpo import FlowGrpoLoss
+from generators.loading import load_trainable
+from generators.trainable import TrainableGenerator
+from trainer.algorithms.choice import make_algorithm
+from trainer.arithmetic import memory_estimate
+from trainer.batch_source import BatchSource
 from trainer.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from trainer.config import TrainConfig
+from trainer.dataset import DatasetSource
 from trainer.ema import Ema
-from trainer.evaluation import Evaluation, evaluate
-from trainer.prompts import PromptTask, draw_epoch, draw_evaluation
-from trainer.reward_table import RewardTable
-from trainer.rollout import MicroBatch, PromptEncoder, collect, process_share
-from trainer.run_folder import RunFolder
+from trainer.embeddings_cache import PromptEncoder
+from trainer.held_out import HeldOut
+from trainer.metric_sums import MetricSums
+from trainer.policy_copy import PolicyCopy
+from trainer.prompts import PromptTask, read_prompts
+from trainer.rollout_source import RolloutSource
+from trainer.run_folder import RunFolder, model_digest
 from trainer.update import PolicyUpdate
 
 AUTOCAST_DTYPES = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Trainer:
-    """One run of Flow-GRPO.
+    """One run.
 
     Args:
         config: the whole configuration.
         accelerator: device and processes.
-        rewards: the services, already reachable.
-        train_prompts: what is trained on.
-        test_prompts: what is evaluated on.
+        rewards: the services that rollouts are scored by, already reachable; None where there are no rollouts.
+        judges: the services of the held-out evaluation, those of `rewards` first.
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        accelerator: Accelerator,
-        rewards: RewardSet,
-        train_prompts: list[PromptTask],
-        test_prompts: list[PromptTask],
+        self, config: TrainConfig, accelerator: Accelerator, rewards: RewardSet | None, judges: list[RewardSet]
     ) -> None:
-        self._config, self._accelerator, self._rewards = config, accelerator, rewards
+        self._config, self._accelerator, self._judges = config, accelerator, judges
         self._folder = RunFolder(config.run.output)
-        self._train_prompts = train_prompts
-        self._held_out = draw_evaluation(test_prompts, number=config.evaluation.num_images, seed=config.evaluation.seed)
+        prompts = read_prompts(config.prompts.train) if config.prompts.train and rewards else []
+        test_prompts = read_prompts(config.prompts.test) if config.prompts.test and config.evaluation else []
         torch.manual_seed(config.run.seed)
         self._generator = _load_generator(config, accelerator)
-        trained = self._generator.add_lora(config.model.lora_rank, config.model.lora_alpha)
+        trained = self._generator.add_lora(config.model.lora_rank, config.model.lora_alpha, config.model.lora_targets)
         named = self._generator.transformer.named_parameters()
         self._parameters = {name: parameter for name, parameter in named if parameter.requires_grad}
+        self._encoder = PromptEncoder(
+            self._generator, accelerator.device, config.model.embeddings_cache, model_digest(config)
+        )
+        self._algorithm = make_algorithm(config, self._generator, self._encoder.negative, trained)
         self._ema = Ema(trained, config.ema.decay, config.ema.every_steps) if config.ema.enabled else None
-        self._encoder = PromptEncoder(self._generator, accelerator.device)
-        loss = FlowGrpoLoss(
-            config.algorithm,
-            self._generator,
-            guidance_scale=config.sampling.guidance_scale,
-            noise_level=config.sampling.noise_level,
+        self._copies: dict[str, PolicyCopy] = {**self._algorithm.copies, **({"ema": self._ema} if self._ema else {})}
+        self._source = self._make_source(prompts, rewards, trained)
+        self._update = PolicyUpdate(config.optimizer, self._parameters, self._algorithm, self._ema, accelerator)
+        self._held_out = HeldOut(
+            config, accelerator, self._generator, self._encoder, judges, test_prompts, self._folder, self._averaged
         )
-        self._update = PolicyUpdate(
-            config.algorithm,
-            config.optimizer,
-            self._parameters,
-            loss,
-            self._encoder,
-            self._ema,
-            accelerator,
-            config.sampling.num_steps,
-        )
+        self._cache_embeddings([*prompts, *test_prompts])
         self._epoch, self._minutes = 0, 0.0
 
     def run(self) -> None:
         """Train to the configured number of epochs, from the newest checkpoint if there is one."""
         if self._accelerator.is_main_process:
             self._folder.claim(self._config)
-        sampling, processes = self._config.sampling, self._accelerator.num_processes
-        self._accelerator.print(
-            f"{sampling.groups_per_epoch} groups of {sampling.group_size} images an epoch, "
-            f"on {processes} process{'es' if processes > 1 else ''} ({self._accelerator.device.type})"
-        )
+        self._accelerator.print(self._memory())
         self._resume()
         trackers = {"tensorboard": {"purge_step": self._epoch + 1}}  # epochs that are trained again are shown once
         self._accelerator.init_trackers("assay", init_kwargs=trackers)
-        before = self._evaluate(0)
-        epochs = range(self._epoch, self._config.run.epochs)
-        progress = tqdm(epochs, desc="training", unit="epoch", disable=not self._accelerator.is_main_process)
+        self._held_out.evaluate(0, self._minutes)
+        progress = tqdm(
+            range(self._epoch, self._config.run.epochs),
+            desc="training",
+            unit="epoch",
+            disable=not self._accelerator.is_main_process,
+        )
         for epoch in progress:
-            began = time.monotonic()
-            metrics = self._train_epoch()
-            self._epoch = epoch + 1
-            self._minutes += (time.monotonic() - began) / 60
-            self._log({"epoch": self._epoch, "minutes": self._minutes, **metrics})
-            progress.set_postfix_str(f"reward {metrics['reward_mean']:.3f}, strict {metrics['strict']:.3f}")
-            self._save_and_evaluate(before)
-        after = self._evaluate(self._epoch)
-        if self._accelerator.is_main_process:
-            self._report(before, after)
-            tqdm.write(f"\n{report.comparison_table(before, after, self._config.evaluation.accuracy)}\n")
-            tqdm.write(f"LoRA, gallery, reward curve and table are in {self._folder.root}")
+            if self._held_out.patience_is_over(epoch):
+                tqdm.write(f"stopped after {epoch} epochs: {self._held_out.standing(epoch)}")
+                break
+            metrics = self._train_epoch(epoch)
+            progress.set_postfix_str(_shown(metrics))
+            self._save_and_evaluate()
+        self._held_out.evaluate(self._epoch, self._minutes)
+        self._held_out.close(self._epoch)
 
-    def _train_epoch(self) -> dict[str, Any]:
-        """Sample, wait for the rewards that are still out, update."""
-        algorithm = self._config.algorithm
+    def _make_source(
+        self, prompts: list[PromptTask], rewards: RewardSet | None, trained: list[torch.nn.Parameter]
+    ) -> BatchSource:
+        config = self._config
+        if config.sampling is None or rewards is None:
+            return DatasetSource(config, self._accelerator, self._generator, self._encoder)
+        before_update = None
+        if config.sampling.one_step_off_policy:
+            before_update = self._copies["before_update"] = PolicyCopy(trained)
+        return RolloutSource(
+            config,
+            self._accelerator,
+            self._generator,
+            self._encoder,
+            rewards,
+            prompts,
+            self._algorithm,
+            before_update,
+        )
+
+    def _train_epoch(self, epoch: int) -> dict[str, Any]:
+        """All optimizer steps of an epoch; returns what is logged."""
         began = time.monotonic()
-        steps = self._collect()
-        sampled = time.monotonic()
-        batches = [batch for step in steps for batch in step]
-        scores = [batch.rewards.result() for batch in batches]
-        scored = time.monotonic()
-        names = [reward.name for reward in self._config.rewards]
-        table = RewardTable.gather(self._accelerator, batches, scores, names)
-        update = self._update.epoch(steps, table.own_advantages(algorithm))
-        return {
-            **table.metrics(algorithm),
-            **update,
-            "sample_s": sampled - began,
-            "reward_wait_s": scored - sampled,
-            "update_s": time.monotonic() - scored,
+        sums, grad_norms, update_s = MetricSums(), [], 0.0
+        for index, batches in enumerate(self._source.steps(epoch)):
+            started = time.monotonic()
+            own = MetricSums()
+            norm = self._update.step(batches, own)
+            if index > 0:
+                own.maxima.clear()  # only the first step is on-policy: its ratios must be exactly 1
+            sums.merge(own)
+            grad_norms += [] if norm is None else [norm]
+            update_s += time.monotonic() - started
+        self._epoch = epoch + 1
+        self._algorithm.after_epoch(self._epoch)
+        self._minutes += (time.monotonic() - began) / 60
+        metrics = {
+            "epoch": self._epoch,
+            "minutes": self._minutes,
+            "loss": float("nan"),
+            **self._source.metrics(),
+            **sums.gather(self._accelerator).means(),
+            "grad_norm": float(np.mean(grad_norms)) if grad_norms else float("nan"),
+            "global_step": self._update.global_step,
+            "update_s": update_s,
         }
+        if self._accelerator.is_main_process:
+            self._folder.append_metrics(metrics)
+        numbers = {f"train/{key}": value for key, value in metrics.items() if key != "epoch"}
+        self._accelerator.log(numbers, step=self._epoch)
+        return metrics
 
-    def _collect(self) -> list[list[MicroBatch]]:
-        """This process's micro-batches, one list for each optimizer step."""
-        sampling = self._config.sampling
-        samples = draw_epoch(
-            self._train_prompts,
-            epoch=self._epoch,
-            num_groups=sampling.groups_per_epoch,
-            group_size=sampling.group_size,
-            seed=self._config.run.seed,
-        )
-        shares = process_share(
-            samples,
-            process=self._accelerator.process_index,
-            num_processes=self._accelerator.num_processes,
-            optimizer_steps=self._config.algorithm.optimizer_steps_per_epoch,
-        )
-        return [list(collect(self._generator, self._encoder, self._rewards, share, sampling)) for share in shares]
-
-    def _save_and_evaluate(self, before: Evaluation) -> None:
+    def _save_and_evaluate(self) -> None:
         """What is due after this epoch. The checkpoint comes first: an evaluation that fails loses no training."""
         last = self._epoch == self._config.run.epochs
-        if last or self._epoch % self._config.run.save_every_epochs == 0:
+        due = self._held_out.is_due(self._epoch)
+        if last or due or self._epoch % self._config.run.save_every_epochs == 0:
             self._save()
-        every = self._config.evaluation.every_epochs
-        if every and self._epoch % every == 0 and not last:
-            after = self._evaluate(self._epoch)
-            if self._accelerator.is_main_process:
-                self._report(before, after)
-
-    def _evaluate(self, epoch: int) -> Evaluation:
-        """Evaluate, or read back what an interrupted run evaluated at this epoch. Epoch 0 is the model alone."""
-        if self._agreed(self._folder.has_evaluation(epoch)):
-            return self._folder.load_evaluation(epoch)
-        with self._generator.without_adapter() if epoch == 0 else self._averaged():
-            found = evaluate(
-                self._generator,
-                self._encoder,
-                self._rewards,
-                self._held_out,
-                self._config.evaluation,
-                self._accelerator,
-                epoch,
-            )
-        accuracy = self._config.evaluation.accuracy
-        known = {name for image in found.images for name in image.components}
-        if accuracy not in known:
-            raise ConfigError(f"evaluation.accuracy is {accuracy!r}; allowed: {', '.join(sorted(known))}")
-        if self._accelerator.is_main_process:
-            self._folder.save_evaluation(found, accuracy, self._minutes)
-            self._accelerator.log({"held_out/accuracy": found.mean(accuracy), "held_out/reward": found.total}, epoch)
-            tqdm.write(
-                f"held-out after {epoch} epochs: {accuracy} {found.mean(accuracy):.3f}, reward {found.total:.3f}"
-            )
-        self._accelerator.wait_for_everyone()
-        return found
+        if due and not last:
+            self._held_out.evaluate(self._epoch, self._minutes)
 
     def _save(self) -> None:
         """Checkpoint, and the LoRA for use elsewhere."""
@@ -197,11 +169,11 @@ class Trainer:
                 epoch=self._epoch,
                 parameters=self._parameters,
                 optimizer=self._update.optimizer,
-                ema=self._ema,
+                copies=self._copies,
                 state={
                     "global_step": self._update.global_step,
                     "minutes": self._minutes,
-                    "fingerprints": self._rewards.fingerprints,
+                    "fingerprints": self._fingerprints(),
                     "loss_scale": scaler.state_dict() if scaler is not None else None,
                 },
                 lora=lora,
@@ -213,12 +185,12 @@ class Trainer:
         folder = newest_checkpoint(self._folder.checkpoints)
         if folder is not None:
             state = load_checkpoint(
-                folder, parameters=self._parameters, optimizer=self._update.optimizer, ema=self._ema
+                folder, parameters=self._parameters, optimizer=self._update.optimizer, copies=self._copies
             )
-            if state["fingerprints"] != self._rewards.fingerprints:
+            if state["fingerprints"] != self._fingerprints():
                 raise FingerprintMismatchError(
                     f"the rewards have changed since {folder} was written: its fingerprints are "
-                    f"{state['fingerprints']}, the services' are {self._rewards.fingerprints}; "
+                    f"{state['fingerprints']}, the services' are {self._fingerprints()}; "
                     "choose another run.output"
                 )
             self._epoch, self._minutes = state["epoch"], state["minutes"]
@@ -229,40 +201,58 @@ class Trainer:
         if self._accelerator.is_main_process:
             self._folder.forget_after(self._epoch)
 
-    def _report(self, before: Evaluation, after: Evaluation) -> None:
-        """Renew table, gallery and curve."""
-        accuracy, root = self._config.evaluation.accuracy, self._folder.root
-        write_whole(root / "table.md", report.comparison_table(before, after, accuracy) + "\n")
-        results = {"before": before.summary(accuracy), "after": after.summary(accuracy)}
-        write_whole(root / "results.json", json.dumps(results, indent=1) + "\n")
-        report.save_gallery(before.images, after.images, accuracy, root / "gallery.png")
-        report.save_curve(self._folder.metrics(), self._folder.evaluation_summaries(), root / "reward_curve.png")
+    def _cache_embeddings(self, prompts: list[PromptTask]) -> None:
+        """Encode all prompts before the run, each process its share, and free the encoders."""
+        if self._config.model.embeddings_cache is None:
+            return
+        if isinstance(self._source, DatasetSource):
+            prompts = [*prompts, *(PromptTask(row.prompt, None) for row in self._source.rows)]
+        self._encoder.fill_folder(
+            prompts, process=self._accelerator.process_index, num_processes=self._accelerator.num_processes
+        )
+        self._accelerator.wait_for_everyone()
+        self._generator.drop_text_encoders()
 
-    def _log(self, metrics: dict[str, Any]) -> None:
-        if self._accelerator.is_main_process:
-            self._folder.append_metrics(metrics)
-        numbers = {f"train/{key}": value for key, value in metrics.items() if key != "epoch"}
-        self._accelerator.log(numbers, step=metrics["epoch"])
+    def _memory(self) -> str:
+        generator = self._generator
+        components = [part for part in generator.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+        others = [part for part in components if part is not generator.transformer]
+        tokens = int(np.prod(generator.latent_shape)) // int(generator.transformer.config.in_channels)
+        if len(generator.latent_shape) == 3:  # not packed: the transformer makes tokens of patches
+            tokens //= int(generator.transformer.config.patch_size) ** 2
+        num_tokens = tokens + self._encoder.negative.tokens.shape[1]
+        return memory_estimate(self._config, generator.transformer, others, num_tokens)
+
+    def _fingerprints(self) -> dict[str, str]:
+        return {name: value for judge in self._judges for name, value in judge.fingerprints.items()}
 
     def _averaged(self) -> AbstractContextManager[None]:
         """Inside, the adapter holds its moving average, which is what is evaluated and saved."""
         return self._ema.in_place() if self._ema is not None else nullcontext()
 
-    def _agreed(self, value: bool) -> bool:
-        """The main process's answer, on all processes."""
-        return bool(broadcast_object_list([value])[0]) if self._accelerator.num_processes > 1 else value
+
+def _shown(metrics: dict[str, Any]) -> str:
+    """What the progress bar says."""
+    names = {"reward_mean": "reward", "strict": "strict", "loss": "loss"}
+    return ", ".join(f"{label} {metrics[name]:.3f}" for name, label in names.items() if name in metrics)
 
 
-def _load_generator(config: TrainConfig, accelerator: Accelerator) -> SD3Generator:
-    generator = SD3Generator.from_pretrained(
-        config.model.path,
-        height=config.model.height,
-        width=config.model.width,
-        max_sequence_length=config.model.max_sequence_length,
+def _load_generator(config: TrainConfig, accelerator: Accelerator) -> TrainableGenerator:
+    model = config.model
+    generator = load_trainable(
+        model.path,
+        height=model.height,
+        width=model.width,
+        max_sequence_length=model.max_sequence_length,
         device=accelerator.device,
-        encoder_dtype=getattr(torch, config.model.encoder_dtype),
+        encoder_dtype=getattr(torch, model.encoder_dtype),
         autocast_dtype=AUTOCAST_DTYPES[config.run.mixed_precision],
+        weights_dtype=getattr(torch, model.weights_dtype),
     )
-    if config.model.cold_start_lora:
-        generator.fuse_lora(config.model.cold_start_lora)
+    if model.cold_start_lora:
+        generator.fuse_lora(model.cold_start_lora)
+    if model.gradient_checkpointing:
+        generator.enable_gradient_checkpointing()
+    if model.compile:
+        generator.compile()
     return generator

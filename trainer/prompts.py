@@ -1,6 +1,7 @@
 """Prompts to train on, and how an epoch draws groups from them.
 
-A prompt file is JSONL in GenEval's form, one task a line. A group is `group_size` samples of one prompt; every group
+A prompt file is JSONL in GenEval's form, one task a line; `references` names pictures for editing models, relative to
+the file. A group is `group_size` samples of one prompt; every group
 has an explicit id, so that two groups of equal prompts never merge, and its samples lie together on one process.
 """
 
@@ -18,19 +19,21 @@ from assay.tasks import GenEvalTask
 
 @dataclass(frozen=True)
 class PromptTask:
-    """A prompt and the task that its images are scored on."""
+    """A prompt, the task that its images are scored on, if they are, and an editing model's reference images."""
 
     prompt: str
-    task: GenEvalTask
+    task: GenEvalTask | None
+    references: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class RolloutSample:
-    """One image to be sampled: which prompt, in which group, and the seed of all its noise."""
+    """One image to be sampled: which prompt, in which group, and the seeds of its noise and of its group's draws."""
 
     prompt: PromptTask
     group: int
     seed: int
+    group_seed: int
 
     def generator(self) -> torch.Generator:
         """A fresh CPU generator, the same for the same sample on any process and after any resume."""
@@ -49,13 +52,17 @@ def read_prompts(path: Path) -> list[PromptTask]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             row = json.loads(line)
-            prompts.append(PromptTask(row["prompt"], GenEvalTask.from_metadata(row)))
+            references = tuple(path.parent / name for name in row.pop("references", ()))
+            prompts.append(PromptTask(row["prompt"], GenEvalTask.from_metadata(row), references))
         except json.JSONDecodeError as error:
             raise ConfigError(f"prompts: {path}, line {number} is not JSON: {error}") from None
         except KeyError as error:
             raise ConfigError(f"prompts: {path}, line {number} lacks the field {error}") from None
     if not prompts:
         raise ConfigError(f"prompts: {path} has no line")
+    for number, prompt in enumerate(prompts, 1):
+        if missing := [str(file) for file in prompt.references if not file.is_file()]:
+            raise ConfigError(f"prompts: {path}, line {number}: references {', '.join(missing)} do not exist")
     return prompts
 
 
@@ -69,7 +76,12 @@ def draw_epoch(
     rng = np.random.default_rng((seed, epoch))
     order = np.concatenate([rng.permutation(len(prompts)) for _ in range(-(-num_groups // len(prompts)))])
     return [
-        RolloutSample(prompts[order[index]], epoch * num_groups + index, stable_seed(seed, epoch, index, member))
+        RolloutSample(
+            prompts[order[index]],
+            group=epoch * num_groups + index,
+            seed=stable_seed(seed, epoch, index, member),
+            group_seed=stable_seed("group", seed, epoch, index),
+        )
         for index in range(num_groups)
         for member in range(group_size)
     ]
@@ -78,7 +90,7 @@ def draw_epoch(
 def draw_evaluation(prompts: list[PromptTask], *, number: int, seed: int) -> list[RolloutSample]:
     """`number` held-out (prompt, seed) pairs: prompts in turn, with seeds that no training epoch draws."""
     return [
-        RolloutSample(prompts[index % len(prompts)], index, stable_seed("evaluation", seed, index))
+        RolloutSample(prompts[index % len(prompts)], index, stable_seed("evaluation", seed, index), group_seed=0)
         for index in range(number)
     ]
 

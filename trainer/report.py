@@ -13,11 +13,16 @@ PAIRS_PER_ROW = 4
 
 
 def comparison_table(before: Evaluation, after: Evaluation, accuracy: str) -> str:
-    """Markdown table of the accuracy component per wanted count, over all, and of the total reward."""
+    """Markdown table of the accuracy component per wanted count, over all, of the total reward and of each reward.
+
+    A reward that training does not see and that falls while the total rises is the mark of reward hacking.
+    """
     rows = [("all", before.mean(accuracy), after.mean(accuracy))]
     counts_before, counts_after = before.by_count(accuracy), after.by_count(accuracy)
     rows += [(f"{count} objects", counts_before[count], counts_after[count]) for count in counts_before]
     rows += [("reward", before.total, after.total)]
+    if len(before.rewards) > 1:
+        rows += [(name, before.rewards[name], after.rewards[name]) for name in before.rewards]
     unscored = f" ({before.unscored} and {after.unscored} unscored)" if before.unscored + after.unscored else ""
     lines = [
         f"| {accuracy}, {len(before.images)} held-out images{unscored} | before | after | change |",
@@ -44,19 +49,45 @@ def save_gallery(before: Sequence[EvaluatedImage], after: Sequence[EvaluatedImag
 
 
 def save_curve(metrics: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]], path: Path) -> None:
-    """Training reward per epoch and held-out accuracy, over epochs and over minutes."""
+    """Training reward per epoch, held-out accuracy and rewards, over epochs and over minutes."""
+    names = list(evaluations[-1].get("rewards", ())) if evaluations else []
+    flat = [
+        {**point, **{f"held-out {name}": value for name, value in point["rewards"].items()}} for point in evaluations
+    ]
+    series = [(metrics, "reward_mean", "-", "training reward"), (flat, "accuracy", "o-", "held-out accuracy")]
+    series += [(flat, f"held-out {name}", ".--", f"held-out {name}") for name in names]
     figure = Figure(figsize=(11, 4))
     axes = figure.subplots(1, 2, sharey=True)
     for axis, key, label in zip(axes, ("epoch", "minutes"), ("epoch", "minutes of training"), strict=True):
-        for points, name, style, title in (
-            (metrics, "reward_mean", "-", "training reward"),
-            (evaluations, "accuracy", "o-", "held-out accuracy"),
-        ):
-            known = [(point[key], point[name]) for point in points if point[name] is not None]
+        for points, name, style, title in series:
+            known = [(point[key], point[name]) for point in points if point.get(name) is not None]
             axis.plot(*zip(*known, strict=True), style, label=title) if known else None
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
     axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+
+
+def save_ratios(metrics: Sequence[dict[str, Any]], path: Path) -> None:
+    """Mean ratio and its deviation at each step of the sampler, for a few epochs; nothing where there are no ratios.
+
+    Means below 1 that fall towards the last steps are what GRPO-Guard is there for.
+    """
+    with_ratios = [line for line in metrics if any(name.startswith("ratio_step/") for name in line)]
+    if not with_ratios:
+        return
+    figure = Figure(figsize=(6, 4))
+    axis = figure.subplots()
+    for place in sorted({0, len(with_ratios) // 2, len(with_ratios) - 1}):
+        line = with_ratios[place]
+        steps = sorted(int(name.split("/")[1]) for name in line if name.startswith("ratio_step/"))
+        means = [line[f"ratio_step/{step:02d}"] for step in steps]
+        deviations = [line[f"ratio_deviation_step/{step:02d}"] for step in steps]
+        axis.errorbar(steps, means, yerr=deviations, capsize=3, label=f"epoch {line['epoch']}")
+    axis.set_xlabel("step of the sampler")
+    axis.set_ylabel("ratio, mean and deviation")
+    axis.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=100)
 

@@ -1,4 +1,4 @@
-"""The rewards of an epoch over all processes, and the advantages that this process's samples get from them."""
+"""The rewards of rollouts over all processes, and the advantages that this process's samples get from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +7,9 @@ import numpy as np
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from assay.rewards import RewardBatch
-from trainer.advantages import epoch_advantages
-from trainer.algorithms.flow_grpo import FlowGrpoConfig
+from assay.rewards import RewardBatch, RewardConfig
+from trainer.advantages import AdvantagesConfig, epoch_advantages
 from trainer.gathering import gather_rows
-from trainer.rollout import MicroBatch
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,12 @@ class RewardTable:
     def gather(
         cls,
         accelerator: Accelerator,
-        batches: Sequence[MicroBatch],
+        own_groups: Sequence[int],
         scores: Sequence[RewardBatch],
         names: Sequence[str],
     ) -> "RewardTable":
-        """Build it from each process's micro-batches, their scores, and the names of the rewards."""
-        groups = np.array([sample.group for batch in batches for sample in batch.samples], dtype=np.float64)
+        """Build it from this process's samples' groups, their scores, and the names of the rewards."""
+        groups = np.array(own_groups, dtype=np.float64)
         columns = [np.concatenate([score.totals for score in scores]), groups]
         columns += [np.concatenate([score.components[name] for score in scores]) for name in names]
         fills = gather_rows(accelerator, np.array([[float(sum(score.fills for score in scores))]]))
@@ -55,19 +53,38 @@ class RewardTable:
             own=slice(start, start + len(groups)),
         )
 
+    @classmethod
+    def concatenate(cls, tables: Sequence["RewardTable"]) -> "RewardTable":
+        """The rows of several, for metrics: `own` is of no use in it."""
+        return cls(
+            totals=np.concatenate([table.totals for table in tables]),
+            groups=np.concatenate([table.groups for table in tables]),
+            components={
+                name: np.concatenate([table.components[name] for table in tables]) for name in tables[0].components
+            },
+            fills=sum(table.fills for table in tables),
+            own=slice(0, 0),
+        )
+
     @property
     def valid(self) -> NDArray[np.bool_]:
         return np.isfinite(self.totals)
 
-    def own_advantages(self, config: FlowGrpoConfig) -> NDArray[np.float64]:
+    def own_advantages(self, config: AdvantagesConfig, rewards: Sequence[RewardConfig]) -> NDArray[np.float64]:
         """(samples of this process,) advantages."""
-        rewards = self._strict() if config.strict_reward else self.totals
-        everyone = epoch_advantages(rewards, self.groups, self.valid, global_std=config.global_std)
+        global_std = config.std == "global"
+        if config.normalise == "each":
+            each = np.stack([_filled(self.components[reward.name], reward) for reward in rewards], 1)
+            weights = [reward.weight for reward in rewards]
+            everyone = epoch_advantages(each, self.groups, self.valid, global_std=global_std, weights=weights)
+        else:
+            rewarded = self._trained_on(config)
+            everyone = epoch_advantages(rewarded, self.groups, self.valid, global_std=global_std)
         return everyone[self.own]
 
-    def metrics(self, config: FlowGrpoConfig) -> dict[str, float]:
+    def metrics(self, config: AdvantagesConfig) -> dict[str, float]:
         """Means over what has a score, what has none, and how informative the groups were."""
-        trained_on = self._strict() if config.strict_reward else self.totals
+        trained_on = self._trained_on(config)
         dropped = np.unique(self.groups[~self.valid])
         kept = [trained_on[self.groups == group] for group in np.unique(self.groups) if group not in dropped]
         return {
@@ -81,9 +98,17 @@ class RewardTable:
             **{f"reward/{name}": _mean(values[np.isfinite(values)]) for name, values in self.components.items()},
         }
 
+    def _trained_on(self, config: AdvantagesConfig) -> NDArray[np.float64]:
+        return self._strict() if config.strict_reward else self.totals
+
     def _strict(self) -> NDArray[np.float64]:
         """1 where the total is 1, else 0."""
         return (self.totals == 1).astype(np.float64)
+
+
+def _filled(values: NDArray[np.float64], reward: RewardConfig) -> NDArray[np.float64]:
+    """With the `fill` policy's number where the reward failed; under the other policies no valid row lacks it."""
+    return values if reward.fill_value is None else np.where(np.isfinite(values), values, reward.fill_value)
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -1,51 +1,31 @@
 """Collecting rollouts: sample a micro-batch, hand its images to the reward services at once, sample the next.
 
-Scoring runs in the services while this process goes on sampling; rewards are waited for only when all of an epoch is
-sampled.
+Scoring runs in the services while this process goes on sampling.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-import torch
-
 from assay.rewards import RewardBatch, RewardSet
 from generators.embeddings import PromptEmbeddings
-from generators.sd3 import SD3Generator
-from trainer.config import SamplingConfig
+from generators.trainable import TrainableGenerator
+from trainer.embeddings_cache import PromptEncoder
 from trainer.prompts import RolloutSample
-from trainer.sampling import Trajectory, sample_trajectory
+from trainer.sampling import STOCHASTIC_STEPS, SamplingConfig, StepPlan, Trajectory, sample_trajectory
+
+#: Decides where noise is added for some samples, and what is kept of their paths.
+Planner = Callable[[Sequence[RolloutSample]], StepPlan]
 
 
 @dataclass(frozen=True)
-class MicroBatch:
-    """Images sampled together, and trained on together (so that the first ratio is exactly 1)."""
+class Rollout:
+    """A micro-batch: images sampled together, and trained on together (so that the first ratio is exactly 1)."""
 
     samples: Sequence[RolloutSample]
     prompts: PromptEmbeddings
     trajectory: Trajectory
-    rewards: Future[RewardBatch]
-
-
-class PromptEncoder:
-    """Encodes each prompt once and keeps it in main memory.
-
-    `negative` is the empty prompt that guidance pushes away from.
-    """
-
-    def __init__(self, generator: SD3Generator, device: torch.device | str) -> None:
-        self._generator, self._device = generator, device
-        self._known: dict[str, PromptEmbeddings] = {}
-        self.negative = self._encode("").to(device)
-
-    def __call__(self, samples: Sequence[RolloutSample]) -> PromptEmbeddings:
-        return PromptEmbeddings.concatenate([self._encode(sample.prompt.prompt) for sample in samples]).to(self._device)
-
-    def _encode(self, prompt: str) -> PromptEmbeddings:
-        if prompt not in self._known:
-            self._known[prompt] = self._generator.encode_prompts([prompt]).to("cpu")
-        return self._known[prompt]
+    rewards: "Future[RewardBatch]"
 
 
 def process_share(
@@ -63,28 +43,31 @@ def process_share(
 
 
 def collect(
-    generator: SD3Generator,
+    generator: TrainableGenerator,
     encoder: PromptEncoder,
     rewards: RewardSet,
     samples: Sequence[RolloutSample],
     sampling: SamplingConfig,
-) -> Iterator[MicroBatch]:
+    planner: Planner,
+) -> Iterator[Rollout]:
     """Sample `samples` in micro-batches; each is being scored by the time it is yielded."""
     sigmas = generator.sigmas(sampling.num_steps)
     for start in range(0, len(samples), sampling.micro_batch_size):
         chunk = samples[start : start + sampling.micro_batch_size]
-        prompts = encoder(chunk)
+        prompts = encoder([sample.prompt for sample in chunk])
         trajectory = sample_trajectory(
             generator,
             prompts,
             encoder.negative,
             sigmas=sigmas,
             guidance_scale=sampling.guidance_scale,
-            noise_level=sampling.noise_level,
             generators=[sample.generator() for sample in chunk],
+            plan=planner(chunk),
+            step=STOCHASTIC_STEPS[sampling.sde_type],
         )
-        images = generator.decode(trajectory.states[:, -1])
         future = rewards.submit(
-            images, [sample.prompt.prompt for sample in chunk], [sample.prompt.task for sample in chunk]
+            generator.decode(trajectory.clean),
+            [sample.prompt.prompt for sample in chunk],
+            [sample.prompt.task for sample in chunk],
         )
-        yield MicroBatch(chunk, prompts, trajectory, future)
+        yield Rollout(chunk, prompts, trajectory, future)

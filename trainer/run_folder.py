@@ -4,10 +4,10 @@ run.json            the settings that decide the numbers; another run is refused
 metrics.jsonl       a line an epoch
 evaluations/        a folder an evaluation: results.jsonl, summary.json, PNG of the gallery's pictures
 checkpoints/        see trainer.checkpoint
-lora/ table.md results.json gallery.png reward_curve.png     renewed at every evaluation or checkpoint
+lora/ table.md results.json gallery.png reward_curve.png ratios.png     renewed at every evaluation or checkpoint
+best/               the LoRA of the best evaluation
 """
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from assay.errors import ConfigError
-from assay.files import write_whole
+from assay.files import digest_file, digest_folder, write_whole
 from trainer.config import TrainConfig
 from trainer.evaluation import EvaluatedImage, Evaluation
 
@@ -110,12 +110,19 @@ def _identity(config: TrainConfig) -> dict[str, Any]:
     settings = config.model_dump(mode="json")
     for field in FREE_RUN_FIELDS:
         settings["run"].pop(field)
-    for reward in settings["rewards"]:
+    settings["model"].pop("embeddings_cache")
+    for reward in [*settings["rewards"], *((settings["evaluation"] or {}).get("rewards", ()))]:
         reward.pop("targets")
-    digest = hashlib.sha256()
-    for file in sorted(Path(config.model.path).glob("transformer/*.safetensors")):
-        digest.update(file.read_bytes())
-    return {**settings, "weights": digest.hexdigest()}
+    data = digest_file(config.data) if config.data is not None and config.data.is_file() else None
+    return {**settings, "weights": model_digest(config), "data": data}
+
+
+def model_digest(config: TrainConfig) -> str:
+    """Identity of the model's weights: of their content where they are local files, else their name."""
+    folder = Path(config.model.path)
+    content = digest_folder(folder, ["**/*.safetensors"]) if folder.is_dir() else str(folder)
+    size = f"{config.model.max_sequence_length}:{config.model.encoder_dtype}"
+    return f"{content}:{size}:{config.model.height}x{config.model.width}"
 
 
 def _flat(values: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

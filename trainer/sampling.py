@@ -1,100 +1,50 @@
-"""Drawing images as a stochastic policy: the Flow-GRPO step, its log-probability, guidance, and whole trajectories.
+"""Drawing images from a generator: guidance, whole trajectories, and which of their steps are kept for training."""
 
-Rectified flow: x_sigma = (1 - sigma) x_0 + sigma noise; the network predicts the velocity noise - x_0. Formulas are
-those of Flow-GRPO (arXiv 2505.05470, section 4 and its released code of July 2025), computed in float32.
-"""
-
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from assay.config import ConfigModel
 from generators.embeddings import PromptEmbeddings
+from trainer.cps import cps_step
+from trainer.flow_sde import sde_step
+from trainer.stochastic_step import StochasticStep, draw_noise
+
+#: `sampling.sde_type` -> the step that adds noise.
+STOCHASTIC_STEPS: dict[str, StochasticStep] = {"flow": sde_step, "cps": cps_step}
+
+
+class SamplingConfig(ConfigModel):
+    """How rollouts are drawn. Images per epoch = groups_per_epoch * group_size."""
+
+    num_steps: int = Field(10, ge=2)
+    guidance_scale: float = Field(4.5, ge=1, description="1 = no guidance")
+    noise_level: float = Field(0.7, gt=0, description="eta of the stochastic sampler")
+    sde_type: Literal["flow", "cps"] = Field("flow", description="kind of stochastic step")
+    group_size: int = Field(24, ge=2, description="images per prompt and group")
+    groups_per_epoch: int = Field(48, ge=1, description="over all processes")
+    micro_batch_size: int = Field(9, ge=1, description="images sampled, scored and trained at once, per process")
+    one_step_off_policy: bool = Field(
+        False, description="sample the next epoch before this one's update, so that no one waits for rewards"
+    )
 
 
 class VelocityModel(Protocol):
     """What sampling needs of a generator."""
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]: ...
+    def latent_shape(self) -> tuple[int, ...]: ...
 
-    def predict_velocity(self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings) -> Tensor: ...
+    @property
+    def embeds_guidance(self) -> bool: ...
 
-
-@dataclass(frozen=True)
-class SdeStep:
-    """One step of the stochastic sampler.
-
-    Args:
-        next_sample: (batch, ...) the state after the step.
-        log_prob: (batch,) log-density of `next_sample`, averaged (not summed) over all but the batch dimension.
-        mean: (batch, ...) mean of the step's Gaussian.
-        std_dev: (batch,) the diffusion coefficient s; the Gaussian's deviation is s * sqrt(sigma - sigma_next).
-    """
-
-    next_sample: Tensor
-    log_prob: Tensor
-    mean: Tensor
-    std_dev: Tensor
-
-
-def sde_step(
-    sample: Tensor,
-    velocity: Tensor,
-    *,
-    sigma: float | Tensor,
-    sigma_next: float | Tensor,
-    sigma_max: float | Tensor,
-    noise_level: float,
-    next_sample: Tensor | None = None,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
-) -> SdeStep:
-    """Step from noise level `sigma` to `sigma_next`, or score a given `next_sample`.
-
-        s    = noise_level * sqrt(sigma / (1 - sigma)), with sigma_max in the denominator where sigma is 1
-        mean = x (1 + s^2 dt / (2 sigma)) + v (1 + s^2 (1 - sigma) / (2 sigma)) dt,   dt = sigma_next - sigma < 0
-        x'   = mean + s sqrt(-dt) z,   z ~ N(0, I)
-
-    Args:
-        sample: (batch, ...) current state x.
-        velocity: (batch, ...) predicted velocity v.
-        sigma: current noise level in (0, 1], one number or (batch,).
-        sigma_next: next noise level in [0, sigma), likewise.
-        sigma_max: the schedule's second noise level, likewise.
-        noise_level: eta; 0 gives the deterministic Euler step, whose log_prob is not finite and must not be read.
-        next_sample: (batch, ...) an earlier result to be scored under `velocity`; drawn if None.
-        generator: source of z: one for the batch, or one for each sample (on the CPU).
-
-    Raises:
-        ValueError: a noise level out of range, or not decreasing.
-    """
-    x, v = sample.float(), velocity.float()
-    now, after, top = (_column(value, x) for value in (sigma, sigma_next, sigma_max))
-    if not bool(((now > 0) & (now <= 1) & (after >= 0) & (after < now)).all()):
-        raise ValueError(f"sigma must lie in (0, 1] and sigma_next in [0, sigma); got {sigma} and {sigma_next}")
-    dt = after - now
-    s = noise_level * torch.sqrt(now / (1 - torch.where(now == 1, top, now)))
-    mean = x * (1 + s**2 / (2 * now) * dt) + v * (1 + s**2 * (1 - now) / (2 * now)) * dt
-    std = s * torch.sqrt(-dt)
-    if next_sample is None:
-        next_sample = mean + std * draw_noise(x.shape, generator, x.device) if noise_level > 0 else mean
-    density = -((next_sample.detach().float() - mean) ** 2) / (2 * std**2) - std.log() - 0.5 * math.log(2 * math.pi)
-    return SdeStep(next_sample.float(), density.flatten(1).mean(1), mean, s.flatten())
-
-
-def draw_noise(
-    shape: torch.Size | tuple[int, ...],
-    generator: torch.Generator | Sequence[torch.Generator] | None,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """Standard normal noise; with one generator a sample, each row is independent of the batch that it is drawn in."""
-    if generator is None or isinstance(generator, torch.Generator):
-        return torch.randn(shape, generator=generator, device=generator.device if generator else device).to(device)
-    rows = [torch.randn(tuple(shape[1:]), generator=own) for own in generator]
-    return torch.stack(rows).to(device)
+    def predict_velocity(
+        self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings, guidance_scale: float | None = None
+    ) -> Tensor: ...
 
 
 def guided_velocity(
@@ -108,17 +58,21 @@ def guided_velocity(
 ) -> Tensor:
     """Velocity under classifier-free guidance: v_u + g (v_c - v_u), both branches in one forward pass.
 
+    A model that embeds guidance (FLUX.1-dev) is given the scale as a number, and has no second branch.
+
     Args:
-        latents: (batch, C, H, W).
+        latents: (batch, ...).
         sigma: (batch,) noise levels.
         prompts: embeddings of the batch.
-        negative: embedding of the empty prompt (batch 1); not used when `guidance_scale` is 1.
+        negative: embedding of the empty prompt (batch 1), or None for no second branch.
         guidance_scale: g; 1 means no guidance and half the work.
         detach_unconditional: let no gradient flow through v_u.
     """
+    if model.embeds_guidance:
+        return model.predict_velocity(latents, sigma, prompts, guidance_scale)
     if guidance_scale == 1 or negative is None:
         return model.predict_velocity(latents, sigma, prompts)
-    both = PromptEmbeddings.concatenate([negative.repeat(len(latents)), prompts])
+    both = PromptEmbeddings.concatenate([negative.matching(prompts), prompts])
     doubled = model.predict_velocity(torch.cat([latents, latents]), torch.cat([sigma, sigma]), both)
     unconditional, conditional = doubled.chunk(2)
     if detach_unconditional:
@@ -127,18 +81,44 @@ def guided_velocity(
 
 
 @dataclass(frozen=True)
-class Trajectory:
-    """A batch of sampled paths from noise to image.
+class StepPlan:
+    """Where noise is added, and which steps are kept for training, for each sample of a batch.
 
     Args:
-        states: (batch, steps + 1, C, H, W), from pure noise to the clean latents.
-        log_probs: (batch, steps); meaningless where the step was deterministic.
-        sigmas: (steps + 1,) noise levels.
+        noise_levels: (batch, steps) eta of every step; 0 is the deterministic Euler step.
+        trained: (batch, T) indices of the steps that are kept; T may be 0. Their eta is above 0.
     """
 
-    states: Tensor
-    log_probs: Tensor
+    noise_levels: Tensor
+    trained: Tensor
+
+    @classmethod
+    def deterministic(cls, batch: int, num_steps: int) -> "StepPlan":
+        """No noise, and nothing kept but the result."""
+        return cls(torch.zeros(batch, num_steps), torch.empty(batch, 0, dtype=torch.long))
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A batch of sampled paths from noise to image: the result, and the kept steps.
+
+    Args:
+        clean: (batch, ...) the clean latents at the end.
+        sigmas: (steps + 1,) noise levels.
+        plan: what was kept; T below is its number of trained steps.
+        states: (batch, T, ...) states before the kept steps.
+        next_states: (batch, T, ...) states after them.
+        means: (batch, T, ...) means of the Gaussians that they were drawn from.
+        log_probs: (batch, T).
+    """
+
+    clean: Tensor
     sigmas: Tensor
+    plan: StepPlan
+    states: Tensor
+    next_states: Tensor
+    means: Tensor
+    log_probs: Tensor
 
 
 @torch.no_grad()
@@ -149,8 +129,9 @@ def sample_trajectory(
     *,
     sigmas: Sequence[float],
     guidance_scale: float,
-    noise_level: float,
     generators: Sequence[torch.Generator],
+    plan: StepPlan | None = None,
+    step: StochasticStep = sde_step,
 ) -> Trajectory:
     """Sample one image for each prompt.
 
@@ -159,32 +140,45 @@ def sample_trajectory(
         negative: embedding of the empty prompt, or None without guidance.
         sigmas: the schedule, from 1 to 0.
         guidance_scale: 1 for none.
-        noise_level: eta of `sde_step`; 0 for the deterministic sampler.
-        generators: one a sample; initial noise and all steps are drawn from it.
+        generators: one a sample; its initial noise and the noise of its stochastic steps are drawn from it.
+        plan: where noise is added and what is kept; None for the deterministic sampler.
+        step: how noise is added.
     """
-    device = prompts.tokens.device
+    device, batch = prompts.tokens.device, len(generators)
+    plan = plan or StepPlan.deterministic(batch, len(sigmas) - 1)
+    noise_levels = plan.noise_levels.to(device)
     levels = torch.tensor(sigmas, dtype=torch.float32, device=device)
-    latents = draw_noise((len(generators), *model.latent_shape), generators, device)
-    states, log_probs = [latents], []
-    for index in range(len(sigmas) - 1):
-        sigma = levels[index].expand(len(latents))
+    latents = draw_noise((batch, *model.latent_shape), generators, device)
+    states, means, log_probs = [latents], [], []
+    for index, eta in enumerate(plan.noise_levels.T.tolist()):
+        sigma = levels[index].expand(batch)
         velocity = guided_velocity(model, latents, sigma, prompts, negative, guidance_scale)
-        step = sde_step(
+        taken = step(
             latents,
             velocity,
             sigma=sigma,
-            sigma_next=levels[index + 1].expand(len(latents)),
+            sigma_next=levels[index + 1].expand(batch),
             sigma_max=levels[1],
-            noise_level=noise_level,
-            generator=generators,
+            noise_level=noise_levels[:, index],
+            # Only a stochastic step draws: a sample's noise must not depend on the plans of the others in its batch.
+            generator=[own if level else None for own, level in zip(generators, eta, strict=True)],
         )
-        latents = step.next_sample
+        latents = taken.next_sample
         states.append(latents)
-        log_probs.append(step.log_prob)
-    return Trajectory(torch.stack(states, 1), torch.stack(log_probs, 1), levels)
+        means.append(taken.mean)
+        log_probs.append(taken.log_prob)
+    return Trajectory(
+        clean=latents,
+        sigmas=levels,
+        plan=plan,
+        states=_kept(states, plan.trained),
+        next_states=_kept(states, plan.trained + 1),
+        means=_kept(means, plan.trained),
+        log_probs=_kept(log_probs, plan.trained),
+    )
 
 
-def _column(value: float | Tensor, like: Tensor) -> Tensor:
-    """A number or (batch,) tensor as (batch or 1, 1, ..., 1) float32, to broadcast against `like`."""
-    column = torch.as_tensor(value, dtype=torch.float32, device=like.device).reshape(-1)
-    return column.expand(len(like)).reshape(-1, *[1] * (like.dim() - 1))
+def _kept(by_step: Sequence[Tensor], steps: Tensor) -> Tensor:
+    """(batch, T, ...) of each row's own steps."""
+    rows = torch.arange(len(steps))[:, None]
+    return torch.stack(list(by_step), 1)[rows, steps]

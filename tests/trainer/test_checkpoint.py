@@ -21,7 +21,9 @@ def _save(root: Path, epoch: int, model: tuple, state: dict) -> None:
     lora.mkdir(exist_ok=True)
     (lora / "weights").write_text(f"of epoch {epoch}")
     parameters, optimizer, ema = model
-    save_checkpoint(root, epoch=epoch, parameters=parameters, optimizer=optimizer, ema=ema, state=state, lora=lora)
+    save_checkpoint(
+        root, epoch=epoch, parameters=parameters, optimizer=optimizer, copies={"ema": ema}, state=state, lora=lora
+    )
 
 
 def _steps(parameters: dict, optimizer: torch.optim.Optimizer, ema: Ema, first: int, number: int) -> None:
@@ -39,12 +41,14 @@ def test_a_resumed_optimizer_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     _steps(*first, 0, 3)
     _save(tmp_path, 3, first, {"global_step": 3})
     resumed = _model()
-    state = load_checkpoint(newest_checkpoint(tmp_path), parameters=resumed[0], optimizer=resumed[1], ema=resumed[2])
+    state = load_checkpoint(
+        newest_checkpoint(tmp_path), parameters=resumed[0], optimizer=resumed[1], copies={"ema": resumed[2]}
+    )
     assert state == {"global_step": 3, "epoch": 3}
     _steps(*resumed, 3, 2)
     for name in straight[0]:
         assert torch.equal(straight[0][name], resumed[0][name])
-    for one, other in zip(straight[2].averages, resumed[2].averages, strict=True):
+    for one, other in zip(straight[2].values, resumed[2].values, strict=True):
         assert torch.equal(one, other)
 
 
@@ -68,9 +72,9 @@ def test_ema_decay_and_rhythm() -> None:
     with torch.no_grad():
         parameter.fill_(1.0)
     ema.update(6)
-    assert ema.averages[0].item() == 0
+    assert ema.values[0].item() == 0
     ema.update(7)
-    assert ema.averages[0].item() == pytest.approx(1 - 0.470588, abs=1e-6)
+    assert ema.values[0].item() == pytest.approx(1 - 0.470588, abs=1e-6)
     with ema.in_place():
         assert parameter.item() == pytest.approx(1 - 0.470588, abs=1e-6)
     assert parameter.item() == 1.0

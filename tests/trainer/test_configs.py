@@ -6,7 +6,8 @@ import pytest
 
 from assay.config import load_config
 from assay.errors import ConfigError
-from trainer.algorithms.flow_grpo import trained_steps
+from trainer.algorithms.flow_grpo import FlowGrpoConfig, trained_steps
+from trainer.arithmetic import Arithmetic, arithmetic
 from trainer.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -16,20 +17,54 @@ MINIATURE = ROOT / "configs/train/miniature_counting.yaml"
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/train").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_configurations_are_valid(path: Path) -> None:
     config = load_config(TrainConfig, path)
-    config.check_processes(1)
-    assert (ROOT / config.prompts.train).is_file()
-    assert (ROOT / config.prompts.test).is_file()
+    arithmetic(config, 1)
+    for prompts in (config.prompts.train, config.prompts.test):
+        assert prompts is None or (ROOT / prompts).is_file()
 
 
 def test_sd35m_counting_has_the_forks_arithmetic() -> None:
     config = load_config(TrainConfig, ROOT / "configs/train/sd35m_counting.yaml")
-    config.check_processes(4)
-    images = config.sampling.groups_per_epoch * config.sampling.group_size
-    assert images == 576
-    assert images / 4 / config.sampling.micro_batch_size == 24  # micro-batches an epoch and GPU
-    assert trained_steps(config.algorithm, config.sampling.num_steps, [0]).tolist() == [list(range(10))]
-    with pytest.raises(ValueError, match="multiple of 14"):
-        config.check_processes(7)
+    found = arithmetic(config, 4)
+    assert (found.groups, found.images, found.optimizer_steps, found.micro_batches) == (48, 576, 2, 24)
+    assert (found.sampling_passes, found.training_passes) == (40, 10)
+    assert found.reward_calls == 96  # one of each micro-batch of six
+    assert isinstance(config.algorithm, FlowGrpoConfig)
+    assert trained_steps(config.algorithm, 20, [0]).tolist() == [list(range(10))]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "processes", "message"),
+    [
+        ([], 7, r"sampling.groups_per_epoch is 48; with 7 processes and 2 .* multiple of 14: 42 or 56"),
+        (["sampling.groups_per_epoch=3"], 2, r"must be a multiple of 4: 4$"),
+    ],
+)
+def test_impossible_numbers_are_refused_with_the_nearest_possible(
+    overrides: list[str], processes: int, message: str
+) -> None:
+    config = load_config(TrainConfig, ROOT / "configs/train/sd35m_counting.yaml", overrides)
+    with pytest.raises(ConfigError, match=message):
+        arithmetic(config, processes)
+
+
+def test_arithmetic_by_hand() -> None:
+    """12 groups of 5 on 2 processes in 3 steps: a process has 2 groups a step, 10 images, as 4 + 4 + 2."""
+    changes = ["sampling.groups_per_epoch=12", "sampling.group_size=5", "sampling.micro_batch_size=4"]
+    changes += ["algorithm.optimizer_steps_per_epoch=3", "sampling.guidance_scale=2"]
+    found = arithmetic(load_config(TrainConfig, MINIATURE, changes), 2)
+    assert found == Arithmetic(
+        processes=2,
+        groups=12,
+        images=60,
+        optimizer_steps=3,
+        micro_batches=9,
+        sampling_passes=16,
+        training_passes=4,
+        reward_calls=18,
+    )
+    text = str(found)
+    assert "60 images, 12 groups of 5; 3 optimizer steps of 20 images" in text
+    assert "2 processes, each 9 micro-batches" in text
 
 
 @pytest.mark.parametrize(
@@ -38,8 +73,14 @@ def test_sd35m_counting_has_the_forks_arithmetic() -> None:
         ("sampling.guidance=3", r"unknown field sampling.guidance .*guidance_scale"),
         ("algorithm.clip_range=0", r"algorithm.clip_range = 0: .*greater than 0"),
         ("algorithm.timestep_strategy=last", r"algorithm.timestep_strategy = 'last': .*'first' or 'random'"),
-        ("sampling.groups_per_epoch=7", r"groups_per_epoch is 7; it must be a multiple of"),
-        ("algorithm={strict_reward: true}", r"strict_reward .* needs one reward of weight 1"),
+        ("algorithm.clip_rage=1", r"unknown field algorithm.clip_rage \(did you mean clip_range"),
+        ("algorithm.name=ppo", r"algorithm = .*'flow_grpo', 'grpo_guard', 'nft', 'dpo', 'rwr', 'sft'"),
+        ("algorithm={}", r"algorithm.name is missing"),
+        ("algorithm.window={last: 7}", r"algorithm.window.last is 7; at most 6 with 8 steps"),
+        ("algorithm.window={size: 4, first: 2, last: 4}", r"algorithm.window.size is 4; at most 3 between steps 2 and"),
+        ("algorithm={name: sft}", r"algorithm.data is missing"),
+        ("rewards=[]", r"algorithm flow_grpo learns from rollouts: rewards missing"),
+        ("advantages={strict_reward: true}", r"strict_reward .* needs one reward of weight 1"),
         ("rewards.0.on_failure=zero", r"on_failure = 'zero': .*'raise', 'drop_group' or 'fill'"),
     ],
 )

@@ -10,7 +10,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors import safe_open
 
 from trainer.advantages import epoch_advantages, group_advantages
-from trainer.sampling import sde_step
+from trainer.flow_sde import sde_step
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

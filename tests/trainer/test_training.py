@@ -191,7 +191,7 @@ def test_a_finished_run_is_not_trained_again_and_another_is_not_mixed_into_it(
 
 
 def test_two_processes_give_the_numbers_of_one(straight: Path, tmp_path: Path, tiny_model: Path, server: str) -> None:
-    assert "on 2 processes (cpu)" in _run(_config(tmp_path, tiny_model, server), processes=2)
+    assert "on 2 processes, each" in _run(_config(tmp_path, tiny_model, server), processes=2)
     for two, one in zip(_metrics(tmp_path), _metrics(straight), strict=True):
         assert two["reward_mean"] == pytest.approx(one["reward_mean"], abs=1e-4)
         assert two["first_ratio_deviation"] == 0

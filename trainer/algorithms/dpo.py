@@ -1,0 +1,137 @@
+"""DPO for flow models: the better image of a pair should gain more likelihood over the reference than the worse.
+
+Diffusion-DPO (arXiv 2311.12908) with the flow-matching error e = mean |v - (noise - x0)|^2, both images of a pair with
+the same noise level and noise:
+
+    L = -log sigmoid(-beta / 2 ((e_better - e_better_ref) - (e_worse - e_worse_ref)))
+
+Pairs are the best and the worst of a group, as the services judge them; a group whose rewards are all equal gives none.
+With `data`, they come from a file instead. Iterative: `reference_update_epochs` lets the reference follow every so many
+epochs; the policy that samples is the learner, or the reference.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from generators.embeddings import PromptEmbeddings
+from trainer.algorithms.algorithm import AdaptedModel, Algorithm, TrainingBatch
+from trainer.algorithms.forward_process import ForwardProcess, ForwardProcessConfig, noised, squared_error
+from trainer.metric_sums import MetricSums
+from trainer.policy_copy import PolicyCopy
+from trainer.rollout import Rollout
+
+
+class DpoConfig(ForwardProcessConfig):
+    """Settings of DPO."""
+
+    name: Literal["dpo"]
+    beta: float = Field(100.0, gt=0)
+    data: Path | None = Field(None, description="JSONL of pairs (prompt, chosen, rejected); None: pairs of rollouts")
+    pairs_per_epoch: int | None = Field(None, ge=1, description="of `data`, over all processes")
+    sample_with: Literal["policy", "reference"] = "policy"
+    reference_update_epochs: int | None = Field(None, ge=1, description="None: the reference stays as it started")
+    micro_batch_pairs: int = Field(8, ge=1, description="pairs trained on at once, per process")
+
+
+class Dpo(Algorithm):
+    """DPO on pairs of clean latents.
+
+    Args:
+        config: the algorithm's settings.
+        model: the policy.
+        parameters: the trained parameters, for the reference's copy.
+        guidance_scale: for models that embed it.
+    """
+
+    def __init__(
+        self, config: DpoConfig, model: AdaptedModel, parameters: list[torch.nn.Parameter], guidance_scale: float
+    ) -> None:
+        super().__init__()
+        self._config = config
+        self._process = ForwardProcess(config, model, guidance_scale)
+        self._reference = PolicyCopy(parameters)
+        self.copies["reference"] = self._reference
+
+    @property
+    def passes(self) -> int:
+        return self._config.noise_draws
+
+    def behaviour(self) -> AbstractContextManager[None]:
+        return self._reference.in_place() if self._config.sample_with == "reference" else nullcontext()
+
+    def batches(self, rollouts: Sequence[Rollout], advantages: NDArray[np.float64]) -> list[TrainingBatch]:
+        """A pair for each group; one of a group without a best and a worst has weight 0."""
+        pairs = best_and_worst(rollouts, advantages)
+        size = self._config.micro_batch_pairs
+        return [_joined(pairs[start : start + size]) for start in range(0, len(pairs), size)]
+
+    def losses(self, batch: TrainingBatch, metrics: MetricSums) -> Iterator[Tensor]:
+        assert batch.rejected is not None
+        kept = (batch.weights != 0).float()
+        for draw in range(self._config.noise_draws):
+            sigma, noise = self._process.draw(batch, draw)
+            with torch.no_grad(), self._reference.in_place():
+                reference = self._errors(batch.clean, batch.rejected, sigma, noise, batch.prompts)
+            errors = self._errors(batch.clean, batch.rejected, sigma, noise, batch.prompts)
+            better, worse = (errors - reference).chunk(2)
+            inside = -0.5 * self._config.beta * (better - worse)
+            loss = -F.logsigmoid(inside)
+            metrics.add(kept, loss=loss, implicit_accuracy=(inside > 0).float(), margin=worse - better)
+            yield (loss * kept).sum()
+
+    def after_epoch(self, epoch: int) -> None:
+        every = self._config.reference_update_epochs
+        if every is not None and epoch % every == 0:
+            self._reference.follow(0.0)
+
+    def _errors(self, better: Tensor, worse: Tensor, sigma: Tensor, noise: Tensor, prompts: PromptEmbeddings) -> Tensor:
+        """(2 * pairs,) flow-matching errors, first those of the better images."""
+        twice = torch.cat([sigma, sigma])
+        mixed = noised(torch.cat([better, worse]), twice, torch.cat([noise, noise]))
+        velocity = self._process.velocity(mixed, PromptEmbeddings.concatenate([prompts, prompts]))
+        return squared_error(velocity, mixed.velocity)
+
+
+def best_and_worst(rollouts: Sequence[Rollout], advantages: NDArray[np.float64]) -> list[TrainingBatch]:
+    """One pair (a batch of 1) for each group, in order of the groups; the first of equals is taken.
+
+    Its weight is 1, or 0 where all advantages of the group are equal, and so for a group without rewards.
+    """
+    places = [(rollout, row) for rollout in rollouts for row in range(len(rollout.samples))]
+    groups: dict[int, list[int]] = {}
+    for index, (rollout, row) in enumerate(places):
+        groups.setdefault(rollout.samples[row].group, []).append(index)
+    pairs = []
+    for members in groups.values():
+        best, worst = (members[pick(advantages[members])] for pick in (np.argmax, np.argmin))
+        (rollout, row), (other, other_row) = places[best], places[worst]
+        weight = float(advantages[best] > advantages[worst])
+        pairs.append(
+            TrainingBatch(
+                seeds=[rollout.samples[row].seed],
+                prompts=rollout.prompts.row(row),
+                weights=torch.tensor([weight], device=rollout.trajectory.clean.device),
+                clean=rollout.trajectory.clean[row : row + 1],
+                rejected=other.trajectory.clean[other_row : other_row + 1],
+            )
+        )
+    return pairs
+
+
+def _joined(pairs: Sequence[TrainingBatch]) -> TrainingBatch:
+    return TrainingBatch(
+        seeds=[seed for pair in pairs for seed in pair.seeds],
+        prompts=PromptEmbeddings.concatenate([pair.prompts for pair in pairs]),
+        weights=torch.cat([pair.weights for pair in pairs]),
+        clean=torch.cat([pair.clean for pair in pairs]),
+        rejected=torch.cat([pair.rejected for pair in pairs if pair.rejected is not None]),
+    )

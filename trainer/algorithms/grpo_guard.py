@@ -1,0 +1,38 @@
+"""GRPO-Guard: Flow-GRPO with ratios that are centred and of equal spread over the sampler's steps.
+
+The log-ratio of a Gaussian step carries a bias -|mean - mean_old|^2 / (2 std^2), always downwards and largest where
+there is least noise; so clipping rarely catches what gains. arXiv 2510.22319, and the released code:
+
+    ratio = exp((log_prob - log_prob_old + mean((mean - mean_old)^2) / (2 std^2)) * std)
+    L     = clipped policy loss / (-dt)
+
+The bias is each sample's own. (The released code's mean runs over the whole micro-batch.)
+"""
+
+from typing import Literal
+
+from torch import Tensor
+
+from trainer.algorithms.flow_grpo import FlowGrpo, FlowGrpoConfig
+from trainer.sampling import Trajectory
+from trainer.stochastic_step import SdeStep
+
+
+class GrpoGuardConfig(FlowGrpoConfig):
+    """Settings as for Flow-GRPO; clip ranges that suit it are some fifty times smaller."""
+
+    name: Literal["grpo_guard"]  # type: ignore[assignment]
+    clip_range: float = 2e-6
+    kl_weight: float = 0.0
+
+
+class GrpoGuard(FlowGrpo):
+    """Flow-GRPO with the regulated ratio; for `sde_type: flow` alone, of whose Gaussian it is derived."""
+
+    def _log_ratio(
+        self, step: SdeStep, trajectory: Trajectory, column: int, indices: Tensor
+    ) -> tuple[Tensor, Tensor | float]:
+        moved = ((step.mean - trajectory.means[:, column]) ** 2).flatten(1).mean(1)
+        bias = moved / (2 * step.transition_std**2)
+        log_ratio = (step.log_prob - trajectory.log_probs[:, column] + bias) * step.transition_std
+        return log_ratio, 1 / (trajectory.sigmas[indices] - trajectory.sigmas[indices + 1])

@@ -1,0 +1,186 @@
+"""What a configuration amounts to: groups, images, passes, optimizer steps and reward calls of an epoch, and memory.
+
+Printed before a run starts. Numbers that do not go together are refused, with the nearest that do.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from assay.client import BATCH_ITEMS
+from assay.errors import ConfigError
+from trainer.algorithms.dpo import DpoConfig
+from trainer.algorithms.flow_grpo import FlowGrpoConfig
+from trainer.algorithms.sft import SftConfig
+from trainer.config import TrainConfig
+
+#: Bytes that a transformer layer keeps for the backward pass, for each token and unit of width: 34 in half precision
+#: with an attention that keeps no scores, twice that in float32; with checkpointing its input alone
+#: (arXiv 2205.05198, section 4).
+ACTIVATION_BYTES, CHECKPOINTED_BYTES = 34, 2
+#: float32 value, gradient, two moments of Adam; an average and an older policy come on top.
+TRAINED_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Of one epoch, over all processes unless it says otherwise.
+
+    Args:
+        processes: how many train.
+        groups: groups of samples that share a prompt; pairs, for DPO from a file; 0 for images from a folder.
+        images: sampled, or read from `algorithm.data`.
+        optimizer_steps: in the epoch.
+        micro_batches: per process.
+        sampling_passes: forward passes of one image through the transformer while sampling.
+        training_passes: (noise level or step) of one image in training; each a forward and a backward pass, and a
+            forward pass more for each reference or second branch.
+        reward_calls: RPCs, without retries.
+    """
+
+    processes: int
+    groups: int
+    images: int
+    optimizer_steps: int
+    micro_batches: int
+    sampling_passes: int
+    training_passes: int
+    reward_calls: int
+
+    def __str__(self) -> str:
+        processes = f"{self.processes} process{'es' if self.processes > 1 else ''}"
+        made_of = (
+            f"{self.groups} groups of {self.images // self.groups}" if self.sampling_passes else "from algorithm.data"
+        )
+        lines = [
+            f"an epoch: {self.images} images, {made_of}; {self.optimizer_steps} optimizer steps of "
+            f"{self.images // self.optimizer_steps} images",
+            f"on {processes}, each {self.micro_batches} micro-batches; an image takes {self.sampling_passes} forward "
+            f"passes to sample, and is trained at {self.training_passes} noise levels",
+        ]
+        return "\n".join([*lines, f"{self.reward_calls} reward calls"] if self.reward_calls else lines)
+
+
+def arithmetic(config: TrainConfig, num_processes: int) -> Arithmetic:
+    """Work out an epoch.
+
+    Raises:
+        ConfigError: samples cannot be shared out evenly; names the field, its value, and the nearest possible ones.
+    """
+    return _of_data(config, num_processes) if config.data is not None else _of_rollouts(config, num_processes)
+
+
+def _of_rollouts(config: TrainConfig, processes: int) -> Arithmetic:
+    sampling, algorithm = config.sampling, config.algorithm
+    assert sampling is not None
+    steps = algorithm.optimizer_steps_per_epoch
+    _check_multiple(
+        "sampling.groups_per_epoch",
+        sampling.groups_per_epoch,
+        processes * steps,
+        f"with {_processes(processes)} and {steps} optimizer steps an epoch",
+    )
+    images = sampling.groups_per_epoch * sampling.group_size
+    share = images // processes // steps
+    micro_batches = steps * -(-share // sampling.micro_batch_size)
+    calls = processes * steps * sum(_calls(size) for size in _sizes(share, sampling.micro_batch_size))
+    return Arithmetic(
+        processes=processes,
+        groups=sampling.groups_per_epoch,
+        images=images,
+        optimizer_steps=steps,
+        micro_batches=micro_batches,
+        sampling_passes=sampling.num_steps * (1 if sampling.guidance_scale == 1 else 2),
+        training_passes=(
+            algorithm.num_trained_steps(sampling.num_steps)
+            if isinstance(algorithm, FlowGrpoConfig)
+            else algorithm.noise_draws
+        ),
+        reward_calls=calls * len({(reward.targets, reward.scorer) for reward in config.rewards}),
+    )
+
+
+def _of_data(config: TrainConfig, processes: int) -> Arithmetic:
+    algorithm = config.algorithm
+    steps = algorithm.optimizer_steps_per_epoch
+    if isinstance(algorithm, SftConfig):
+        _check_multiple(
+            "algorithm.images_per_step", algorithm.images_per_step, processes, f"with {_processes(processes)}"
+        )
+        groups, images, size = 0, steps * algorithm.images_per_step, algorithm.micro_batch_size
+    else:
+        assert isinstance(algorithm, DpoConfig)
+        if algorithm.pairs_per_epoch is None:
+            raise ConfigError("algorithm.pairs_per_epoch is missing: how many pairs of algorithm.data an epoch takes")
+        why = f"with {_processes(processes)} and {steps} optimizer steps an epoch"
+        _check_multiple("algorithm.pairs_per_epoch", algorithm.pairs_per_epoch, processes * steps, why)
+        groups, images, size = algorithm.pairs_per_epoch, 2 * algorithm.pairs_per_epoch, 2 * algorithm.micro_batch_pairs
+    return Arithmetic(
+        processes=processes,
+        groups=groups,
+        images=images,
+        optimizer_steps=steps,
+        micro_batches=steps * -(-images // steps // processes // size),
+        sampling_passes=0,
+        training_passes=algorithm.noise_draws,
+        reward_calls=0,
+    )
+
+
+def memory_estimate(config: TrainConfig, transformer: Any, other_parts: list[nn.Module], num_tokens: int) -> str:
+    """What one process needs, in GiB: weights and trained state exactly, activations roughly.
+
+    Args:
+        config: for the micro-batch and the precision.
+        transformer: with its LoRA.
+        other_parts: text encoders and VAE, where they stay in memory.
+        num_tokens: of one image and its prompt in the transformer.
+    """
+    weights = sum(p.numel() * p.element_size() for part in [transformer, *other_parts] for p in part.parameters())
+    trained = sum(p.numel() for p in transformer.parameters() if p.requires_grad) * (TRAINED_BYTES + 8)
+    activations = _micro_batch(config) * num_tokens * _width(transformer) * _layers(transformer)
+    activations *= CHECKPOINTED_BYTES if config.model.gradient_checkpointing else ACTIVATION_BYTES
+    activations *= 2 if config.run.mixed_precision == "no" else 1
+    parts = {"weights": weights, "trained state": trained, "activations (roughly)": activations}
+    listed = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in parts.items())
+    return f"memory of a process in GiB, before sharding: {listed}, together {sum(parts.values()) / 2**30:.2f}"
+
+
+def _micro_batch(config: TrainConfig) -> int:
+    if isinstance(config.algorithm, SftConfig):
+        return config.algorithm.micro_batch_size
+    if isinstance(config.algorithm, DpoConfig):
+        return 2 * config.algorithm.micro_batch_pairs
+    assert config.sampling is not None
+    branches = 1 if config.sampling.guidance_scale == 1 or not isinstance(config.algorithm, FlowGrpoConfig) else 2
+    return config.sampling.micro_batch_size * branches
+
+
+def _width(transformer: Any) -> int:
+    return int(transformer.config.num_attention_heads * transformer.config.attention_head_dim)
+
+
+def _layers(transformer: Any) -> int:
+    return int(transformer.config.num_layers + getattr(transformer.config, "num_single_layers", 0))
+
+
+def _check_multiple(field: str, value: int, unit: int, why: str) -> None:
+    if value % unit:
+        below, above = value // unit * unit, -(-value // unit) * unit
+        nearest = f"{below} or {above}" if below else f"{above}"
+        raise ConfigError(f"{field} is {value}; {why} it must be a multiple of {unit}: {nearest}")
+
+
+def _sizes(number: int, largest: int) -> list[int]:
+    """Sizes of the parts that `number` is cut into."""
+    whole, rest = divmod(number, largest)
+    return [largest] * whole + ([rest] if rest else [])
+
+
+def _calls(images: int) -> int:
+    return -(-images // BATCH_ITEMS)
+
+
+def _processes(number: int) -> str:
+    return "one process" if number == 1 else f"{number} processes"
