@@ -140,7 +140,7 @@ def test_kl_is_the_distance_of_the_means_over_the_chosen_variance(tiny_generator
 
 
 def test_guards_log_ratio_is_linear_in_the_move(tiny_generator: SD3Generator) -> None:
-    """Without the square of the move, what is left is mean((x' - mean_old) (mean - mean_old)) / std, worked out here."""
+    """Without the square of the move, mean((x' - mean_old) (mean - mean_old)) / std is left, worked out here."""
     torch.manual_seed(2)
     mean_old, moved = torch.randn(4, 2, 3, 3), 0.3 * torch.randn(4, 2, 3, 3)
     result, std = mean_old + 0.4 * torch.randn(4, 2, 3, 3), torch.full((4,), 0.4)
