@@ -192,7 +192,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--scorer", default="counting", help="which of its scorers gives the reward")
     parser.add_argument("--prompts", default="configs/train/prompts/miniature_counting.jsonl", help="GenEval rows")
     parser.add_argument("--output", default="runs/minimal_flow_grpo", help="folder for the LoRA")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--groups", type=int, default=16, help="prompts an epoch")
     parser.add_argument("--group-size", type=int, default=16, help="images of each")
     parser.add_argument("--steps", type=int, default=8, help="of the sampler; the first half is trained")
