@@ -35,6 +35,8 @@ class PromptEncoder:
         self, generator: TrainableGenerator, device: torch.device | str, folder: Path | None = None, model: str = ""
     ) -> None:
         self._generator, self._device, self._folder, self._model = generator, device, folder, model
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         self._known: dict[PromptTask, PromptEmbeddings] = {}
         self.negative = self([EMPTY])
 

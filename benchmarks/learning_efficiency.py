@@ -1,0 +1,188 @@
+"""Minutes of training until strict counting accuracy has risen by 0.15, algorithm by algorithm, side by side.
+
+    python benchmarks/learning_efficiency.py --output runs/learning_efficiency
+
+Every run starts from the miniature SD3 as it is committed and learns from the same GenEval service, in a process of its
+own, over gRPC, on one core. Runs take turns, seed by seed, so that a busy machine is busy for all. Minutes are those of
+sampling, waiting for rewards and updating; loading and held-out evaluation are not counted. An algorithm is there when a
+held-out evaluation (512 pairs of prompt and seed, with the guidance that it trains with) is 0.15 above its own start.
+What is done is kept: the benchmark goes on where it was interrupted.
+"""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parents[1]
+TARGET = 0.15
+
+#: name -> (configuration in configs/train, epochs between evaluations). The first is what the others are compared with.
+CONTESTANTS = {
+    "Flow-GRPO as the reference has it": ("miniature_reference", 2),
+    "Flow-GRPO, first half": ("miniature_counting", 3),
+    "Fast": ("miniature_fast", 3),
+    "Fast, CPS": ("miniature_cps", 3),
+    "Guard": ("miniature_guard", 3),
+    "DiffusionNFT": ("miniature_nft", 3),
+    "online DPO": ("miniature_dpo", 3),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("runs/learning_efficiency"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--most-minutes", type=float, default=40, help="of training, per run")
+    parser.add_argument("--images", type=int, default=512, help="of an evaluation")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; each takes a core, the service another")
+    parser.add_argument("--only", nargs="*", default=list(CONTESTANTS), choices=list(CONTESTANTS))
+    parser.add_argument("--report", action="store_true", help="only tabulate what there is")
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    if not args.report:
+        with serving(args.output) as target, ThreadPoolExecutor(args.jobs) as pool:
+            turns = [(name, seed) for seed in range(args.seeds) for name in args.only]
+            for finished in [pool.submit(train, name, seed, target, args) for name, seed in turns]:
+                finished.result()
+    report(args.output, args.only, args.seeds)
+
+
+class serving:
+    """Inside, a GenEval service of its own runs; gives its address."""
+
+    def __init__(self, folder: Path) -> None:
+        self._log = folder / "service.log"
+
+    def __enter__(self) -> str:
+        command = [sys.executable, "-m", "assay.cli", "serve", "geneval", "serve.grpc_port=0", "serve.http_port=0"]
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdout=self._log.open("w"), stderr=subprocess.STDOUT, env=environment()
+        )
+        for _ in range(600):
+            time.sleep(0.2)
+            for line in self._log.read_text().splitlines():
+                if line.startswith("assay: ready"):
+                    return address(line)
+        raise SystemExit(f"the service did not start: {self._log}")
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait()
+
+
+def environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def address(line: str) -> str:
+    return line.split("grpc=")[1].split()[0]
+
+
+def train(name: str, seed: int, target: str, args: argparse.Namespace) -> None:
+    """One run, to the target or to the end of its minutes."""
+    config, every = CONTESTANTS[name]
+    folder = run_folder(args.output, name, seed)
+    if (folder / "finished").exists():
+        return
+    settings = {
+        "run.output": folder,
+        "run.seed": seed,
+        "run.epochs": 100_000,
+        "run.threads": 1,
+        "run.save_every_epochs": every,
+        "run.trackers": "[]",
+        "rewards.0.targets": f"[{target}]",
+        "evaluation.num_images": args.images,
+        "evaluation.every_epochs": every,
+        "evaluation.keep_best": "false",
+    }
+    command = [sys.executable, "-m", "assay.cli", "train", f"configs/train/{config}.yaml"]
+    command += [f"{field}={value}" for field, value in settings.items()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.log").open("a") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment())
+        while process.poll() is None and not is_over(folder, args.most_minutes):
+            time.sleep(0.5)
+        if process.poll() not in (None, 0):
+            raise SystemExit(f"{name}, seed {seed}, failed: {log.name}")
+        process.kill()
+        process.wait()
+    (folder / "finished").touch()
+    print(f"{name}, seed {seed}: {outcome(folder)}", flush=True)
+
+
+def is_over(folder: Path, most_minutes: float) -> bool:
+    curve = evaluations(folder)
+    return reached(curve) is not None or (bool(curve) and curve[-1]["minutes"] >= most_minutes)
+
+
+def evaluations(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("evaluations/epoch-*/summary.json"))]
+
+
+def reached(curve: list[dict[str, Any]]) -> float | None:
+    """Minutes until the first evaluation at the target; None if there is none."""
+    return next((point["minutes"] for point in curve if point["accuracy"] >= curve[0]["accuracy"] + TARGET), None)
+
+
+def outcome(folder: Path) -> str:
+    curve = evaluations(folder)
+    minutes = reached(curve)
+    best = max(point["accuracy"] for point in curve)
+    if minutes is None:
+        return f"not reached in {curve[-1]['minutes']:.1f} minutes; {curve[0]['accuracy']:.3f} -> best {best:.3f}"
+    return f"{minutes:.1f} minutes"
+
+
+def run_folder(output: Path, name: str, seed: int) -> Path:
+    return output / CONTESTANTS[name][0] / f"seed{seed}"
+
+
+def report(output: Path, names: list[str], seeds: int) -> None:
+    """Print the table, and draw the curves."""
+    rows, first = [], None
+    figure = Figure(figsize=(9, 5))
+    axis = figure.subplots()
+    for index, name in enumerate(names):
+        curves = [evaluations(run_folder(output, name, seed)) for seed in range(seeds)]
+        curves = [curve for curve in curves if curve]
+        if not curves:
+            continue
+        times = [reached(curve) for curve in curves]
+        shown = ", ".join("-" if minutes is None else f"{minutes:.1f}" for minutes in times)
+        # A run that did not arrive counts with the minutes that it had: its true time is longer.
+        spent = [curve[-1]["minutes"] if time is None else time for curve, time in zip(curves, times, strict=True)]
+        mean = float(np.mean(spent))
+        first = mean if index == 0 else first
+        bound = "> " if None in times else ""
+        ratio = f"{first / mean:.1f}" if first else "-"
+        epochs = ", ".join(str(curve[-1]["epoch"]) for curve in curves)
+        rows.append(f"| {name} | {curves[0][0]['accuracy']:.3f} | {shown} | {bound}{mean:.1f} | {epochs} | {ratio} |")
+        for curve in curves:
+            gains = [point["accuracy"] - curve[0]["accuracy"] for point in curve]
+            axis.plot([p["minutes"] for p in curve], gains, color=f"C{index}", label=name if curve is curves[0] else None)
+    axis.axhline(TARGET, color="grey", linestyle=":")
+    axis.set_xlabel("minutes of training")
+    axis.set_ylabel("gain in held-out strict counting accuracy")
+    axis.legend()
+    figure.tight_layout()
+    figure.savefig(output / "curves.png", dpi=110)
+    head = f"| | start | minutes to +{TARGET} (each seed) | mean | epochs | times faster |\n|---|---|---|---|---|---|"
+    table = "\n".join([head, *rows])
+    (output / "table.md").write_text(table + "\n")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

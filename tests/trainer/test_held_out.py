@@ -1,0 +1,118 @@
+"""What a run says of itself on held-out prompts: unseen judges, the best checkpoint, and when to stop."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from redness import Redness
+from safetensors.torch import load_file
+
+from assay.errors import ConfigError
+from assay.outcomes import Outcome, Scored
+from assay.serving.scorer import Sample, ScorerInfo
+from assay.testing import serve_in_background
+from trainer.cli import train
+
+ROOT = Path(__file__).parents[2]
+
+
+class Scripted(Redness):
+    """Held-out accuracies that follow a script, whatever is drawn: `accuracies[n]` at the n-th evaluation."""
+
+    def __init__(self, accuracies: Sequence[float], images: int) -> None:
+        super().__init__()
+        self._accuracies, self._images, self._judged = accuracies, images, 0
+
+    @property
+    def info(self) -> ScorerInfo:
+        return ScorerInfo("scripted", "4" * 16, (0.0, 1.0), True, ("GenEvalTask",))
+
+    def _one(self, sample: Sample) -> Outcome:
+        if sample.id == "warm-up":
+            return Scored(0.0, {"right": 0.0})
+        evaluation = min(self._judged // self._images, len(self._accuracies) - 1)
+        self._judged += 1
+        return Scored(1 - self._accuracies[evaluation], {"right": self._accuracies[evaluation]})
+
+
+@pytest.fixture(scope="module")
+def red() -> Iterator[str]:
+    with serve_in_background([Redness()]) as running:
+        yield running.target
+
+
+def _train(folder: Path, model: Path, red: str, judge: str, **evaluation: Any) -> Path:
+    """Six epochs of one optimizer step, evaluated after each, by `red` and by a judge that training does not see."""
+    config = {
+        "model": {"path": str(model), "height": 64, "width": 64, "max_sequence_length": 0, "lora_rank": 2},
+        "prompts": {name: str(ROOT / "configs/train/prompts/miniature_counting.jsonl") for name in ("train", "test")},
+        "sampling": {
+            "num_steps": 2,
+            "guidance_scale": 1.0,
+            "group_size": 2,
+            "groups_per_epoch": 2,
+            "micro_batch_size": 4,
+        },
+        "algorithm": {"name": "flow_grpo", "optimizer_steps_per_epoch": 1, "kl_weight": 0, "clip_range": 0.1},
+        "optimizer": {"learning_rate": 0.01},
+        "ema": {"enabled": False},
+        "evaluation": {
+            "num_steps": 2,
+            "guidance_scale": 1.0,
+            "num_images": 4,
+            "every_epochs": 1,
+            "gallery_prompts": 1,
+            "accuracy": "unseen/right",
+            "rewards": [{"name": "unseen", "scorer": "scripted", "targets": [judge]}],
+            **evaluation,
+        },
+        "rewards": [{"name": "red", "scorer": "redness", "targets": [red]}],
+        "run": {"output": str(folder / "run"), "epochs": 6, "trackers": [], "threads": 1},
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert train(path) == 0
+    return folder / "run"
+
+
+def test_the_best_lora_is_kept_and_patience_ends_the_run(tmp_path: Path, tiny_model: Path, red: str) -> None:
+    """Best after two epochs; two evaluations without a better one are allowed."""
+    with serve_in_background([Scripted([0.2, 0.3, 0.6, 0.5, 0.6, 0.9], images=4)]) as judge:
+        run = _train(tmp_path, tiny_model, red, judge.target, patience=2)
+        epochs = [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert epochs == [1, 2, 3, 4]
+        assert json.loads((run / "best/best.json").read_text()) == {"epoch": 2, "accuracy": 0.6}
+        best, last = (load_file(run / name / "pytorch_lora_weights.safetensors") for name in ("best", "lora"))
+        assert any(bool((best[name] != last[name]).any()) for name in best)
+        # Begun again, it is still over.
+        _train(tmp_path, tiny_model, red, judge.target, patience=2)
+        assert len((run / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_judge_that_training_does_not_see_is_in_table_and_results(tmp_path: Path, tiny_model: Path, red: str) -> None:
+    with serve_in_background([Scripted([0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.25], images=4)]) as judge:
+        run = _train(tmp_path, tiny_model, red, judge.target)
+    results = json.loads((run / "results.json").read_text())
+    assert results["before"]["rewards"]["unseen"] == pytest.approx(0.5)
+    assert results["after"]["rewards"]["unseen"] == pytest.approx(0.75)
+    assert results["after"]["accuracy"] == pytest.approx(0.25)
+    assert results["after"]["reward"] == results["after"]["rewards"]["red"]  # the unseen judge is no part of it
+    table = (run / "table.md").read_text()
+    assert "| unseen | 0.500 | 0.750 | +0.250 |" in table
+    ratios = [json.loads(line)["ratio_step/00"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert np.isfinite(ratios).all()
+    assert (run / "ratios.png").stat().st_size > 0
+    assert not (run / "best").exists()  # nothing was better than the start
+
+
+def test_an_accuracy_that_no_judge_gives_is_refused_before_training(tmp_path: Path, tiny_model: Path, red: str) -> None:
+    with (
+        serve_in_background([Scripted([0.5], images=4)]) as judge,
+        pytest.raises(ConfigError, match=r"evaluation.accuracy is 'unseen/wrong'; allowed: .*unseen/right"),
+    ):
+        _train(tmp_path, tiny_model, red, judge.target, accuracy="unseen/wrong")
+    assert not (tmp_path / "run/metrics.jsonl").exists()

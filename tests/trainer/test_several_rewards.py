@@ -1,0 +1,86 @@
+"""Several rewards: weighted sums, each normalised by itself, failures by their policy; from scores to advantages."""
+
+import numpy as np
+import pytest
+from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from assay.rewards import RewardBatch, RewardConfig
+from trainer.advantages import EPSILON, AdvantagesConfig, decoupled_advantages, epoch_advantages
+from trainer.reward_table import RewardTable
+
+GROUPS = np.array([0, 0, 1, 1])
+
+
+def test_decoupled_advantages_by_hand() -> None:
+    """Group 0 differs in the first reward alone, group 1 in the second, which is a hundred times smaller."""
+    rewards = np.array([[1.0, 0.0], [0.0, 0.0], [0.5, 0.01], [0.5, 0.0]])
+    found = decoupled_advantages(rewards, [1.0, 3.0], GROUPS, global_std=False)
+    each = np.array([0.5 / (0.5 + EPSILON)] * 2 + [3 * 0.005 / (0.005 + EPSILON)] * 2) * np.array([1, -1, 1, -1])
+    np.testing.assert_allclose(found, each / (each.std() + EPSILON), rtol=1e-12)
+
+
+@given(
+    rewards=arrays(np.float64, (12, 2), elements=st.integers(0, 8).map(float)),
+    scale=st.floats(50, 5000),
+)
+def test_a_rewards_unit_does_not_matter_where_each_is_normalised(rewards: np.ndarray, scale: float) -> None:
+    groups = np.repeat(np.arange(3), 4)
+    rewards = 50 * rewards  # far above EPSILON, which is what a unit may change
+    plain = decoupled_advantages(rewards, [1.0, 1.0], groups, global_std=True)
+    scaled = decoupled_advantages(rewards * [1.0, scale], [1.0, 1.0], groups, global_std=True)
+    np.testing.assert_allclose(scaled, plain, atol=1e-4)
+
+
+def test_a_group_with_a_failed_reward_counts_nowhere() -> None:
+    rewards = np.array([[1.0, 0.0], [0.0, 1.0], [np.nan, 5.0], [2.0, 9.0]])
+    valid = np.array([True, True, False, True])
+    found = epoch_advantages(rewards, GROUPS, valid, global_std=True, weights=[2.0, 1.0])
+    assert found[2:].tolist() == [0, 0]
+    np.testing.assert_allclose(found[:2], decoupled_advantages(rewards[:2], [2.0, 1.0], GROUPS[:2], global_std=True))
+
+
+def _configs(**changes: object) -> list[RewardConfig]:
+    first = {"name": "a", "scorer": "a", "targets": ["x"], "weight": 1.0}
+    second = {"name": "b", "scorer": "b", "targets": ["x"], "weight": 0.5, **changes}
+    return [RewardConfig.model_validate(config) for config in (first, second)]
+
+
+def _table(second: list[float], totals: list[float], fills: int = 0) -> RewardTable:
+    first = np.array([1.0, 0.0, 0.5, 0.5])
+    batch = RewardBatch(
+        totals=np.array(totals),
+        valid=np.isfinite(totals),
+        components={"a": first, "b": np.array(second), "b/part": np.zeros(4)},
+        fills=fills,
+    )
+    return RewardTable.gather(Accelerator(cpu=True), GROUPS.tolist(), [batch], ["a", "b"])
+
+
+def test_a_filled_score_is_normalised_as_the_number_it_was_filled_with() -> None:
+    """The second sample's second reward failed, and counts 0.25."""
+    rewards = _configs(on_failure="fill", fill_value=0.25)
+    table = _table([1.0, float("nan"), 0.0, 1.0], [1.5, 0.125, 0.5, 1.0], fills=1)
+    found = table.own_advantages(AdvantagesConfig(normalise="each", std="group"), rewards)
+    filled = np.array([[1.0, 1.0], [0.0, 0.25], [0.5, 0.0], [0.5, 1.0]])
+    np.testing.assert_allclose(found, decoupled_advantages(filled, [1.0, 0.5], GROUPS, global_std=False))
+    metrics = table.metrics(AdvantagesConfig())
+    assert metrics["filled"] == 1
+    assert metrics["reward/b"] == pytest.approx(2 / 3)  # of what was scored
+
+
+def test_the_weighted_sum_is_what_the_services_client_has_added_up() -> None:
+    totals = [1.5, 0.0, 0.5, 1.0]
+    found = _table([1.0, 0.0, 0.0, 1.0], totals).own_advantages(AdvantagesConfig(), _configs())
+    spread = np.std(totals) + EPSILON
+    np.testing.assert_allclose(found, np.array([0.75, -0.75, -0.25, 0.25]) / spread)
+
+
+def test_tables_of_optimizer_steps_make_up_the_metrics_of_an_epoch() -> None:
+    tables = [_table([1.0, 0.0, 0.0, 1.0], [1.5, 0.0, 0.5, 1.0]), _table([0.0] * 4, [1.0, 0.0, float("nan"), 0.5])]
+    metrics = RewardTable.concatenate(tables).metrics(AdvantagesConfig())
+    assert metrics["reward_mean"] == pytest.approx((1.5 + 0 + 0.5 + 1 + 1 + 0 + 0.5) / 7)
+    assert metrics["unscored"] == 1
+    assert metrics["groups_dropped"] == 1
