@@ -19,8 +19,8 @@ from trainer.config import TrainConfig
 #: with an attention that keeps no scores, twice that in float32; with checkpointing its input alone
 #: (arXiv 2205.05198, section 4).
 ACTIVATION_BYTES, CHECKPOINTED_BYTES = 34, 2
-#: float32 value, gradient, two moments of Adam; an average and an older policy come on top.
-TRAINED_BYTES = 16
+#: Of each trained number, float32: gradient, two moments of Adam, an average and an older policy.
+TRAINED_BYTES = 20
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,23 @@ class Arithmetic:
         return "\n".join([*lines, f"{self.reward_calls} reward calls"] if self.reward_calls else lines)
 
 
-def arithmetic(config: TrainConfig, num_processes: int) -> Arithmetic:
+def arithmetic(config: TrainConfig, num_processes: int, *, second_branch: bool = True) -> Arithmetic:
     """Work out an epoch.
+
+    Args:
+        config: the whole configuration.
+        num_processes: how many train.
+        second_branch: whether guidance takes a pass of its own; not with a model that embeds it.
 
     Raises:
         ConfigError: samples cannot be shared out evenly; names the field, its value, and the nearest possible ones.
     """
-    return _of_data(config, num_processes) if config.data is not None else _of_rollouts(config, num_processes)
+    if config.data is not None:
+        return _of_data(config, num_processes)
+    return _of_rollouts(config, num_processes, second_branch)
 
 
-def _of_rollouts(config: TrainConfig, processes: int) -> Arithmetic:
+def _of_rollouts(config: TrainConfig, processes: int, second_branch: bool) -> Arithmetic:
     sampling, algorithm = config.sampling, config.algorithm
     assert sampling is not None
     steps = algorithm.optimizer_steps_per_epoch
@@ -91,7 +98,7 @@ def _of_rollouts(config: TrainConfig, processes: int) -> Arithmetic:
         images=images,
         optimizer_steps=steps,
         micro_batches=micro_batches,
-        sampling_passes=sampling.num_steps * (1 if sampling.guidance_scale == 1 else 2),
+        sampling_passes=sampling.num_steps * (2 if second_branch and sampling.guidance_scale > 1 else 1),
         training_passes=(
             algorithm.num_trained_steps(sampling.num_steps)
             if isinstance(algorithm, FlowGrpoConfig)
@@ -128,8 +135,24 @@ def _of_data(config: TrainConfig, processes: int) -> Arithmetic:
     )
 
 
-def memory_estimate(config: TrainConfig, transformer: Any, other_parts: list[nn.Module], num_tokens: int) -> str:
-    """What one process needs, in GiB: weights and trained state exactly, activations roughly.
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """What one process needs, in bytes, before any sharding: the first two exactly, activations roughly."""
+
+    weights: int
+    trained: int
+    activations: int
+
+    def __str__(self) -> str:
+        parts = {"weights": self.weights, "trained state": self.trained, "activations, roughly": self.activations}
+        listed = "; ".join(f"{name}: {size / 2**30:.2f}" for name, size in parts.items())
+        return f"memory of a process before sharding, in GiB: {listed}; together {sum(parts.values()) / 2**30:.2f}"
+
+
+def memory_estimate(
+    config: TrainConfig, transformer: Any, other_parts: list[nn.Module], num_tokens: int
+) -> MemoryEstimate:
+    """Work out the memory of a run.
 
     Args:
         config: for the micro-batch and the precision.
@@ -138,13 +161,12 @@ def memory_estimate(config: TrainConfig, transformer: Any, other_parts: list[nn.
         num_tokens: of one image and its prompt in the transformer.
     """
     weights = sum(p.numel() * p.element_size() for part in [transformer, *other_parts] for p in part.parameters())
-    trained = sum(p.numel() for p in transformer.parameters() if p.requires_grad) * (TRAINED_BYTES + 8)
-    activations = _micro_batch(config) * num_tokens * _width(transformer) * _layers(transformer)
-    activations *= CHECKPOINTED_BYTES if config.model.gradient_checkpointing else ACTIVATION_BYTES
-    activations *= 2 if config.run.mixed_precision == "no" else 1
-    parts = {"weights": weights, "trained state": trained, "activations (roughly)": activations}
-    listed = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in parts.items())
-    return f"memory of a process in GiB, before sharding: {listed}, together {sum(parts.values()) / 2**30:.2f}"
+    trained = sum(p.numel() for p in transformer.parameters() if p.requires_grad)
+    kept = CHECKPOINTED_BYTES if config.model.gradient_checkpointing else ACTIVATION_BYTES
+    in_full = 2 if config.run.mixed_precision == "no" and config.model.weights_dtype == "float32" else 1
+    activations = _micro_batch(config) * num_tokens * _width(transformer) * _layers(transformer) * kept * in_full
+    # Values count among the weights; the rest: gradient, two moments, and as a rule a copy or two of the values.
+    return MemoryEstimate(weights, trained * TRAINED_BYTES, activations)
 
 
 def _micro_batch(config: TrainConfig) -> int:
