@@ -2,8 +2,8 @@
 
     python benchmarks/learning_efficiency.py --output runs/learning_efficiency
 
-Every run starts from the miniature SD3 as it is committed and learns from the same GenEval service, in a process of its
-own, over gRPC, on one core. Runs take turns, seed by seed, so that a busy machine is busy for all. Minutes are those of
+Every run starts from the miniature SD3 as it is committed and learns from the same GenEval service, in a process of
+its own, over gRPC, on one core. Runs take turns, seed by seed, so that a busy machine is busy for all. Minutes are those of
 sampling, waiting for rewards and updating; loading and held-out evaluation are not counted. An algorithm is there when a
 held-out evaluation (512 pairs of prompt and seed, with the guidance that it trains with) is 0.15 above its own start.
 What is done is kept: the benchmark goes on where it was interrupted.
@@ -11,6 +11,7 @@ What is done is kept: the benchmark goes on where it was interrupted.
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -60,19 +61,23 @@ class serving:
     """Inside, a GenEval service of its own runs; gives its address."""
 
     def __init__(self, folder: Path) -> None:
-        self._log = folder / "service.log"
+        self._log, self._ready = folder / "service.log", folder / "ready.json"
 
     def __enter__(self) -> str:
-        command = [sys.executable, "-m", "assay.cli", "serve", "geneval", "serve.grpc_port=0", "serve.http_port=0"]
+        self._ready.unlink(missing_ok=True)
+        flags = ["serve.grpc_port=0", "serve.http_port=null", f"serve.ready_file={self._ready.absolute()}"]
         self._process = subprocess.Popen(
-            command, cwd=ROOT, stdout=self._log.open("w"), stderr=subprocess.STDOUT, env=environment()
+            [sys.executable, "-m", "assay.cli", "serve", "geneval", *flags],
+            cwd=ROOT,
+            stdout=self._log.open("w"),
+            stderr=subprocess.STDOUT,
+            env=environment(),
         )
-        for _ in range(600):
-            time.sleep(0.2)
-            for line in self._log.read_text().splitlines():
-                if line.startswith("assay: ready"):
-                    return address(line)
-        raise SystemExit(f"the service did not start: {self._log}")
+        while not self._ready.exists():
+            if self._process.poll() is not None:
+                raise SystemExit(f"the service did not start: {self._log}")
+            time.sleep(0.1)
+        return str(json.loads(self._ready.read_text())["grpc"])
 
     def __exit__(self, *_: object) -> None:
         self._process.send_signal(signal.SIGTERM)
@@ -80,13 +85,7 @@ class serving:
 
 
 def environment() -> dict[str, str]:
-    import os
-
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-
-
-def address(line: str) -> str:
-    return line.split("grpc=")[1].split()[0]
 
 
 def train(name: str, seed: int, target: str, args: argparse.Namespace) -> None:
@@ -171,7 +170,9 @@ def report(output: Path, names: list[str], seeds: int) -> None:
         rows.append(f"| {name} | {curves[0][0]['accuracy']:.3f} | {shown} | {bound}{mean:.1f} | {epochs} | {ratio} |")
         for curve in curves:
             gains = [point["accuracy"] - curve[0]["accuracy"] for point in curve]
-            axis.plot([p["minutes"] for p in curve], gains, color=f"C{index}", label=name if curve is curves[0] else None)
+            axis.plot(
+                [p["minutes"] for p in curve], gains, color=f"C{index}", label=name if curve is curves[0] else None
+            )
     axis.axhline(TARGET, color="grey", linestyle=":")
     axis.set_xlabel("minutes of training")
     axis.set_ylabel("gain in held-out strict counting accuracy")
