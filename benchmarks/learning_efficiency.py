@@ -3,9 +3,11 @@
     python benchmarks/learning_efficiency.py --output runs/learning_efficiency
 
 Every run starts from the miniature SD3 as it is committed and learns from the same GenEval service, in a process of
-its own, over gRPC, on one core. Runs take turns, seed by seed, so that a busy machine is busy for all. Minutes are those of
-sampling, waiting for rewards and updating; loading and held-out evaluation are not counted. An algorithm is there when a
-held-out evaluation (512 pairs of prompt and seed, with the guidance that it trains with) is 0.15 above its own start.
+its own, over gRPC, on one core. Runs take turns, seed by seed, so that a busy machine is busy for all. Minutes are
+those of sampling, waiting for rewards and updating; loading and held-out evaluation are not counted. An algorithm is
+there when a held-out evaluation (512 pairs of prompt and seed, with the guidance that it trains with) is 0.15 above its
+own start.
+
 What is done is kept: the benchmark goes on where it was interrupted.
 """
 
