@@ -84,7 +84,7 @@ def locate_model(model: str | None) -> str | None:
         ) from error
 
 
-def absent_components(model: str) -> dict[str, None]:
+def absent_components(model: str | Path) -> dict[str, None]:
     """Components that a folder's `model_index.json` leaves out (a T5, say): `from_pretrained` wants to be told."""
     named = read_model_index(model)
     return {name: None for name, value in named.items() if isinstance(value, list) and not any(value)}

@@ -20,7 +20,6 @@ from miniature.prompts import sample_captioned_scene
 from miniature.recipes.fitting import add_fitting_arguments, fit_for_minutes
 from miniature.recipes.flux2_klein import (
     Pool,
-    changed_tokens,
     encode_pictures,
     flow_matching_loss,
     position_ids,
@@ -28,10 +27,8 @@ from miniature.recipes.flux2_klein import (
     tokenize,
 )
 from miniature.recipes.generator import CAPTION_DROP
-from miniature.world import Scene
 
 EDIT_EVERY = 3
-OBJECT_WEIGHT = 3.0  # of tokens that hold some of an object, where those of the background weigh 1
 
 
 def sample_caption_pool(pipeline: Flux2KleinPipeline, number: int, rng: np.random.Generator) -> Pool:
@@ -40,10 +37,11 @@ def sample_caption_pool(pipeline: Flux2KleinPipeline, number: int, rng: np.rando
     for start in range(0, number, 64):
         drawn = [sample_captioned_scene(rng) for _ in range(min(64, number - start))]
         pictures = np.stack([item.scene.render() for item in drawn])
-        empty = np.stack([Scene((), item.scene.background).render() for item in drawn])
-        weights = 1 + (OBJECT_WEIGHT - 1) * changed_tokens(empty, pictures).float()
+        tokens = encode_pictures(pipeline, pictures)
         ids = tokenize(pipeline, [item.metadata["prompt"] for item in drawn])
-        parts.append((encode_pictures(pipeline, pictures), weights, *ids))
+        # All tokens weigh the same. Were those with objects to weigh more, the model would learn a distribution with
+        # more objects than the captions say; edits, whose results are fixed, do not suffer from such weights.
+        parts.append((tokens, torch.ones(tokens.shape[:2]), *ids))
     return Pool(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
