@@ -52,6 +52,12 @@ def test_other_classes_are_refused(tmp_path: Path) -> None:
         load_trainable(str(tmp_path), **SIZE)
 
 
+def test_names_that_the_hub_does_not_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match=r"model = 'nobody/nothing': no such folder, and it cannot be had from"):
+        load_trainable("nobody/nothing", **SIZE)
+
+
 def test_broken_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline", "vae": ["diffusers", "X"]}))
     with pytest.raises(ConfigError, match="cannot be loaded"):
