@@ -1,7 +1,7 @@
 """LoRA on a diffusers transformer: which layers get one, and saving it as diffusers loads it."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
+from torch import Tensor
 
 from assay.errors import ConfigError
 
@@ -35,13 +36,17 @@ def add_lora(transformer: Any, rank: int, alpha: int, targets: Sequence[str]) ->
     return parameters
 
 
-def save_lora(pipeline_class: Any, transformer: Any, folder: Path) -> None:
-    """Save in diffusers' format: `pipe.load_lora_weights(folder)` reads it. Replaces the folder as a whole."""
+def save_lora(pipeline_class: Any, transformer: Any, folder: Path, values: Mapping[str, Tensor] | None = None) -> None:
+    """Save in diffusers' format: `pipe.load_lora_weights(folder)` reads it. Replaces the folder as a whole.
+
+    Args:
+        values: of the LoRA's parameters by name; None for those in place.
+    """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     pipeline_class.save_lora_weights(
         partial,
-        transformer_lora_layers=get_peft_model_state_dict(transformer),
+        transformer_lora_layers=get_peft_model_state_dict(transformer, values),
         transformer_lora_adapter_metadata=transformer.peft_config["default"].to_dict(),
     )
     shutil.rmtree(folder, ignore_errors=True)

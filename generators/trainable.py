@@ -6,7 +6,7 @@ become the transformer's inputs; they call the pipeline's own functions and hold
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -156,9 +156,13 @@ class TrainableGenerator(ABC):
         finally:
             self.transformer.enable_adapters()
 
-    def save_lora(self, folder: Path) -> None:
-        """Save in diffusers' format: `pipe.load_lora_weights(folder)` reads it. Replaces the folder as a whole."""
-        lora.save_lora(self.PIPELINE, self.transformer, folder)
+    def save_lora(self, folder: Path, values: Mapping[str, Tensor] | None = None) -> None:
+        """Save in diffusers' format: `pipe.load_lora_weights(folder)` reads it. Replaces the folder as a whole.
+
+        Args:
+            values: of the LoRA's parameters by name; None for those in place.
+        """
+        lora.save_lora(self.PIPELINE, self.transformer, folder, values)
 
     def enable_gradient_checkpointing(self) -> None:
         """Compute activations again in the backward pass instead of keeping them: slower, with far less memory."""

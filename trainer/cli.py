@@ -15,9 +15,16 @@ from assay.errors import ConfigError
 from assay.rewards import RewardConfig, RewardSet
 from trainer.arithmetic import arithmetic
 from trainer.config import TrainConfig
+from trainer.layout import precision_of_accelerate
 from trainer.loop import Trainer
 
-SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+SUPPORTED = (
+    DistributedType.NO,
+    DistributedType.MULTI_CPU,
+    DistributedType.MULTI_GPU,
+    DistributedType.FSDP,
+    DistributedType.DEEPSPEED,
+)
 
 
 def train(config_path: Path, overrides: Sequence[str] = ()) -> int:
@@ -63,7 +70,7 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     # A process may wait for its rewards as long as their deadline allows, and the others wait for it.
     patience = timedelta(seconds=2 * config.run.reward_deadline_s + 1800)
     accelerator = Accelerator(
-        mixed_precision=config.run.mixed_precision,
+        mixed_precision=precision_of_accelerate(config.run.mixed_precision),
         log_with=list(config.run.trackers) or None,
         project_dir=config.run.output,
         cpu=not torch.cuda.is_available(),

@@ -103,11 +103,14 @@ def evaluate(
     """
     mine = list(range(accelerator.process_index, len(samples), accelerator.num_processes))
     pending = []
-    starts = range(0, len(mine), config.batch_size)
+    starts = range(0, -(-len(samples) // accelerator.num_processes), config.batch_size)
     for start in tqdm(starts, desc=f"evaluation after {epoch} epochs", disable=not accelerator.is_main_process):
         indices = mine[start : start + config.batch_size]
         chunk = [samples[index].prompt for index in indices]
-        images = _sample(generator, encoder, [samples[index] for index in indices], config)
+        # In a sharded model every pass takes all processes: one that has nothing left samples for nothing.
+        images = _sample(generator, encoder, [samples[index] for index in indices] or samples[:1], config)
+        if not indices:
+            continue
         prompts, tasks = [prompt.prompt for prompt in chunk], [prompt.task for prompt in chunk]
         futures = [judge.submit(images, prompts, tasks, priority="evaluation") for judge in judges]
         pending.append((indices, images, futures))

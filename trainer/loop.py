@@ -19,12 +19,13 @@ from generators.trainable import TrainableGenerator
 from trainer.algorithms.choice import make_algorithm
 from trainer.arithmetic import memory_estimate
 from trainer.batch_source import BatchSource
-from trainer.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from trainer.checkpoint import gather_tensors, load_checkpoint, newest_checkpoint, put_tensors, save_checkpoint
 from trainer.config import TrainConfig
 from trainer.dataset import DatasetSource
 from trainer.ema import Ema
 from trainer.embeddings_cache import PromptEncoder
 from trainer.held_out import HeldOut
+from trainer.layout import lay_out
 from trainer.metric_sums import MetricSums
 from trainer.policy_copy import PolicyCopy
 from trainer.prompts import PromptTask, read_prompts
@@ -54,9 +55,9 @@ class Trainer:
         test_prompts = read_prompts(config.prompts.test) if config.prompts.test and config.evaluation else []
         torch.manual_seed(config.run.seed)
         self._generator = _load_generator(config, accelerator)
-        trained = self._generator.add_lora(config.model.lora_rank, config.model.lora_alpha, config.model.lora_targets)
-        named = self._generator.transformer.named_parameters()
-        self._parameters = {name: parameter for name, parameter in named if parameter.requires_grad}
+        self._generator.add_lora(config.model.lora_rank, config.model.lora_alpha, config.model.lora_targets)
+        self._layout = lay_out(accelerator, self._generator.transformer, config.optimizer)
+        trained = list(self._layout.parameters.values())
         self._encoder = PromptEncoder(
             self._generator, accelerator.device, config.model.embeddings_cache, model_digest(config)
         )
@@ -64,7 +65,7 @@ class Trainer:
         self._ema = Ema(trained, config.ema.decay, config.ema.every_steps) if config.ema.enabled else None
         self._copies: dict[str, PolicyCopy] = {**self._algorithm.copies, **({"ema": self._ema} if self._ema else {})}
         self._source = self._make_source(prompts, rewards, trained)
-        self._update = PolicyUpdate(config.optimizer, self._parameters, self._algorithm, self._ema, accelerator)
+        self._update = PolicyUpdate(self._layout, self._algorithm, self._ema, accelerator)
         self._held_out = HeldOut(
             config, accelerator, self._generator, self._encoder, judges, test_prompts, self._folder, self._averaged
         )
@@ -159,17 +160,15 @@ class Trainer:
 
     def _save(self) -> None:
         """Checkpoint, and the LoRA for use elsewhere."""
+        tensors = gather_tensors(self._layout, self._copies)
         if self._accelerator.is_main_process:
             scaler = self._accelerator.scaler
             lora = self._folder.root / "lora"
-            with self._averaged():
-                self._generator.save_lora(lora)
+            self._generator.save_lora(lora, tensors["ema" if self._ema else "adapter"])
             save_checkpoint(
                 self._folder.checkpoints,
                 epoch=self._epoch,
-                parameters=self._parameters,
-                optimizer=self._update.optimizer,
-                copies=self._copies,
+                tensors=tensors,
                 state={
                     "global_step": self._update.global_step,
                     "minutes": self._minutes,
@@ -184,15 +183,14 @@ class Trainer:
         """Take up the newest checkpoint, or start over where there is none."""
         folder = newest_checkpoint(self._folder.checkpoints)
         if folder is not None:
-            state = load_checkpoint(
-                folder, parameters=self._parameters, optimizer=self._update.optimizer, copies=self._copies
-            )
+            tensors, state = load_checkpoint(folder)
             if state["fingerprints"] != self._fingerprints():
                 raise FingerprintMismatchError(
                     f"the rewards have changed since {folder} was written: its fingerprints are "
                     f"{state['fingerprints']}, the services' are {self._fingerprints()}; "
                     "choose another run.output"
                 )
+            put_tensors(tensors, self._layout, self._copies)
             self._epoch, self._minutes = state["epoch"], state["minutes"]
             self._update.global_step = state["global_step"]
             if self._accelerator.scaler is not None:

@@ -4,33 +4,32 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
-from trainer.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from trainer.checkpoint import gather_tensors, load_checkpoint, newest_checkpoint, put_tensors, save_checkpoint
+from trainer.config import OptimizerConfig
 from trainer.ema import Ema
+from trainer.layout import Layout, lay_out
 
 
-def _model() -> tuple[dict[str, torch.nn.Parameter], torch.optim.AdamW, Ema]:
+def _model() -> tuple[Layout, Ema]:
     torch.manual_seed(0)
-    parameters = {name: torch.nn.Parameter(torch.randn(3, 2)) for name in ("b.lora_A", "a.lora_B")}
-    optimizer = torch.optim.AdamW(parameters.values(), lr=0.1)
-    return parameters, optimizer, Ema(list(parameters.values()), 0.9, 1)
+    module = torch.nn.ParameterDict({name: torch.randn(3, 2) for name in ("b", "a")})
+    layout = lay_out(Accelerator(cpu=True), module, OptimizerConfig(learning_rate=0.1))
+    return layout, Ema(list(layout.parameters.values()), 0.9, 1)
 
 
-def _save(root: Path, epoch: int, model: tuple, state: dict) -> None:
+def _save(root: Path, epoch: int, layout: Layout, ema: Ema, state: dict) -> None:
     lora = root / "lora"
     lora.mkdir(exist_ok=True)
     (lora / "weights").write_text(f"of epoch {epoch}")
-    parameters, optimizer, ema = model
-    save_checkpoint(
-        root, epoch=epoch, parameters=parameters, optimizer=optimizer, copies={"ema": ema}, state=state, lora=lora
-    )
+    save_checkpoint(root, epoch=epoch, tensors=gather_tensors(layout, {"ema": ema}), state=state, lora=lora)
 
 
-def _steps(parameters: dict, optimizer: torch.optim.Optimizer, ema: Ema, first: int, number: int) -> None:
+def _steps(layout: Layout, ema: Ema, first: int, number: int) -> None:
     for step in range(first, first + number):
-        sum((p**2).sum() * (step + 1) for p in parameters.values()).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        layout.backward(sum((p**2).sum() * (step + 1) for p in layout.parameters.values()), last=True)
+        layout.step()
         ema.update(step)
 
 
@@ -39,24 +38,36 @@ def test_a_resumed_optimizer_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     _steps(*straight, 0, 5)
     first = _model()
     _steps(*first, 0, 3)
-    _save(tmp_path, 3, first, {"global_step": 3})
+    _save(tmp_path, 3, *first, {"global_step": 3})
     resumed = _model()
-    state = load_checkpoint(
-        newest_checkpoint(tmp_path), parameters=resumed[0], optimizer=resumed[1], copies={"ema": resumed[2]}
-    )
+    newest = newest_checkpoint(tmp_path)
+    assert newest is not None
+    tensors, state = load_checkpoint(newest)
+    put_tensors(tensors, resumed[0], {"ema": resumed[1]})
     assert state == {"global_step": 3, "epoch": 3}
     _steps(*resumed, 3, 2)
-    for name in straight[0]:
-        assert torch.equal(straight[0][name], resumed[0][name])
-    for one, other in zip(straight[2].values, resumed[2].values, strict=True):
+    for name, value in straight[0].parameters.items():
+        assert torch.equal(value, resumed[0].parameters[name])
+    for one, other in zip(straight[1].values, resumed[1].values, strict=True):
         assert torch.equal(one, other)
 
 
+def test_a_checkpoint_from_before_the_first_step_is_one(tmp_path: Path) -> None:
+    _save(tmp_path, 1, *_model(), {})
+    tensors, _ = load_checkpoint(tmp_path / "epoch-000001")
+    assert tensors["optimizer"] == {}
+    straight, resumed = _model(), _model()
+    put_tensors(tensors, resumed[0], {"ema": resumed[1]})
+    for model in (straight, resumed):
+        _steps(*model, 0, 2)
+    assert torch.equal(straight[0].parameters["a"], resumed[0].parameters["a"])
+
+
 def test_leftovers_of_a_killed_write_are_ignored_and_old_checkpoints_go(tmp_path: Path) -> None:
-    parameters, optimizer, ema = _model()
+    model = _model()
     assert newest_checkpoint(tmp_path) is None
     for epoch in (2, 9, 10):
-        _save(tmp_path, epoch, (parameters, optimizer, ema), {})
+        _save(tmp_path, epoch, *model, {})
     (tmp_path / ".partial-000011-1").mkdir()
     assert newest_checkpoint(tmp_path).name == "epoch-000010"
     assert (tmp_path / "epoch-000009/lora/weights").read_text() == "of epoch 9"
