@@ -40,7 +40,7 @@ def train(config_path: Path, overrides: Sequence[str] = ()) -> int:
         torch.set_num_threads(config.run.threads)
     accelerator = _accelerator(config)
     try:
-        accelerator.print(arithmetic(config, accelerator.num_processes))
+        arithmetic(config, accelerator.num_processes)
     except ConfigError as error:
         raise ConfigError(f"{config_path}: {error}") from None
     with ExitStack() as services:

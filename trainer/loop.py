@@ -17,7 +17,7 @@ from assay.rewards import RewardSet
 from generators.loading import load_trainable
 from generators.trainable import TrainableGenerator
 from trainer.algorithms.choice import make_algorithm
-from trainer.arithmetic import memory_estimate
+from trainer.arithmetic import MemoryEstimate, arithmetic, memory_estimate
 from trainer.batch_source import BatchSource
 from trainer.checkpoint import gather_tensors, load_checkpoint, newest_checkpoint, put_tensors, save_checkpoint
 from trainer.config import TrainConfig
@@ -76,7 +76,9 @@ class Trainer:
         """Train to the configured number of epochs, from the newest checkpoint if there is one."""
         if self._accelerator.is_main_process:
             self._folder.claim(self._config)
-        self._accelerator.print(self._memory())
+        second_branch = not self._generator.embeds_guidance
+        found = arithmetic(self._config, self._accelerator.num_processes, second_branch=second_branch)
+        self._accelerator.print(f"{found}\n{self._memory()}")
         self._resume()
         trackers = {"tensorboard": {"purge_step": self._epoch + 1}}  # epochs that are trained again are shown once
         self._accelerator.init_trackers("assay", init_kwargs=trackers)
@@ -211,7 +213,7 @@ class Trainer:
         self._accelerator.wait_for_everyone()
         self._generator.drop_text_encoders()
 
-    def _memory(self) -> str:
+    def _memory(self) -> MemoryEstimate:
         generator = self._generator
         components = [part for part in generator.pipeline.components.values() if isinstance(part, torch.nn.Module)]
         others = [part for part in components if part is not generator.transformer]
