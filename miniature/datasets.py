@@ -1,10 +1,11 @@
-"""Training data on disk: captioned pictures for supervised fine-tuning, and pairs of pictures for offline preferences.
+"""Training data on disk: captioned pictures for supervised fine-tuning, pairs of pictures for offline preferences, and
+instructions with the pictures that they are to change.
 
-    python -m miniature.datasets --sft 2000 --pairs 500 --output runs/data --seed 0
+    python -m miniature.datasets --sft 2000 --pairs 500 --edits 200 --output runs/data --seed 0
 
-writes `sft.jsonl`, lines of {"image", "prompt"}, and `pairs.jsonl`, lines of {"prompt", "chosen", "rejected"}; paths
-are relative to the files. Every line holds its GenEval task too. The same arguments always write the same files, and
-the first lines of a larger set are those of a smaller one.
+writes `sft.jsonl`, lines of {"image", "prompt"}, `pairs.jsonl`, lines of {"prompt", "chosen", "rejected"}, and
+`edits.jsonl`, lines of {"prompt", "references"}; paths are relative to the files. Every line holds its GenEval task
+too. The same arguments always write the same files, and the first lines of a larger set are those of a smaller one.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from miniature.editing import sample_edit
 from miniature.glyphs import CLASSES, COLORS
 from miniature.prompts import COUNT_SHARES, GenEvalMetadata, counting_metadata, sample_captioned_scene
 from miniature.world import Scene, sample_scene
@@ -54,6 +56,11 @@ def write_pairs(output: Path, number: int, seed: int) -> Path:
     return _write(output / "pairs.jsonl", _pair_lines(output, number, seed))
 
 
+def write_edits(output: Path, number: int, seed: int) -> Path:
+    """Write `number` pictures to `output/edits` and return the JSONL file of the instructions on them."""
+    return _write(output / "edits.jsonl", _edit_lines(output, number, seed))
+
+
 def _captioned_lines(output: Path, number: int, seed: int) -> Iterator[dict[str, Any]]:
     for index in range(number):
         drawn = sample_captioned_scene(np.random.default_rng([FIRST_SEED, seed, 0, index]))
@@ -66,6 +73,13 @@ def _pair_lines(output: Path, number: int, seed: int) -> Iterator[dict[str, Any]
         chosen = _save(pair.chosen, output, f"pairs/{index:06d}_chosen.png")
         rejected = _save(pair.rejected, output, f"pairs/{index:06d}_rejected.png")
         yield {"chosen": chosen, "rejected": rejected, **pair.metadata}
+
+
+def _edit_lines(output: Path, number: int, seed: int) -> Iterator[dict[str, Any]]:
+    for index in range(number):
+        edit = sample_edit(np.random.default_rng([FIRST_SEED, seed, 2, index]))
+        source = _save(edit.source, output, f"edits/{index:06d}.png")
+        yield {**edit.task, "prompt": edit.instruction, "references": [source]}
 
 
 def _save(scene: Scene, output: Path, name: str) -> str:
@@ -86,10 +100,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sft", type=int, default=0, help="number of captioned pictures")
     parser.add_argument("--pairs", type=int, default=0, help="number of pairs")
+    parser.add_argument("--edits", type=int, default=0, help="number of instructions, with a picture each")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    for number, write in ((args.sft, write_captioned_pictures), (args.pairs, write_pairs)):
+    asked = ((args.sft, write_captioned_pictures), (args.pairs, write_pairs), (args.edits, write_edits))
+    for number, write in asked:
         if number:
             print(f"{number} lines in {write(args.output, number, args.seed)}")
 

@@ -23,7 +23,7 @@ WEIGHTS = ROOT / "miniature" / "weights"
 #: model -> (settings of `model`, guidance scale, whether prompts come with a reference picture)
 MODELS: dict[str, tuple[dict[str, Any], float, bool]] = {
     "sd3": ({"path": "sd3", "max_sequence_length": 0}, 2.0, False),
-    "flux": ({"path": "flux", "max_sequence_length": 24}, 2.0, False),
+    "flux": ({"path": "flux", "max_sequence_length": 16}, 2.0, False),
     "flux2_klein_base": ({"path": "flux2_klein_base", "max_sequence_length": 24}, 2.0, False),
     "flux2_klein_base-references": ({"path": "flux2_klein_base", "max_sequence_length": 24}, 2.0, True),
 }
