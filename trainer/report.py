@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from trainer.evaluation import EvaluatedImage, Evaluation
 
@@ -85,6 +86,7 @@ def save_ratios(metrics: Sequence[dict[str, Any]], path: Path) -> None:
         means = [line[f"ratio_step/{step:02d}"] for step in steps]
         deviations = [line[f"ratio_deviation_step/{step:02d}"] for step in steps]
         axis.errorbar(steps, means, yerr=deviations, capsize=3, label=f"epoch {line['epoch']}")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("step of the sampler")
     axis.set_ylabel("ratio, mean and deviation")
     axis.legend()
