@@ -144,9 +144,7 @@ class FullySharded(Layout):
     in_step = True
 
     def __init__(self, accelerator: Accelerator, transformer: Any, settings: OptimizerConfig) -> None:
-        plugin = FullyShardedDataParallelPlugin()  # of the environment, which accelerate launch fills
-        _check(plugin)
-        blocks = set(plugin.transformer_cls_names_to_wrap or transformer._no_split_modules)
+        blocks = set(fsdp_settings().transformer_cls_names_to_wrap or transformer._no_split_modules)
         parallelism = accelerator.parallelism_config
         mesh = accelerator.torch_device_mesh[tuple(parallelism.fsdp_dim_names)] if parallelism else None
         for module in list(transformer.modules()):
@@ -159,8 +157,13 @@ class FullySharded(Layout):
         """Each backward pass has done so."""
 
 
-def _check(plugin: FullyShardedDataParallelPlugin) -> None:
-    """Refuse what is not done, rather than pass over it."""
+def fsdp_settings() -> FullyShardedDataParallelPlugin:
+    """accelerate's, from the environment, which its launcher fills.
+
+    Raises:
+        ConfigError: they ask for what is not done here, rather than that it is passed over.
+    """
+    plugin = FullyShardedDataParallelPlugin()
     found = {
         "fsdp_version": (plugin.fsdp_version, 2),
         "fsdp_reshard_after_forward": (plugin.reshard_after_forward, True),
@@ -171,3 +174,4 @@ def _check(plugin: FullyShardedDataParallelPlugin) -> None:
         if value != allowed:
             hint = "; model.gradient_checkpointing does that" if field == "fsdp_activation_checkpointing" else ""
             raise ConfigError(f"accelerate's {field} is {value}; allowed: {allowed}{hint}")
+    return plugin
