@@ -103,8 +103,10 @@ class Trainer:
         self, prompts: list[PromptTask], rewards: RewardSet | None, trained: list[torch.nn.Parameter]
     ) -> BatchSource:
         config = self._config
-        if config.sampling is None or rewards is None:
+        if config.data is not None:
             return DatasetSource(config, self._accelerator, self._generator, self._encoder)
+        assert config.sampling is not None
+        assert rewards is not None
         before_update = None
         if config.sampling.one_step_off_policy:
             before_update = self._copies["before_update"] = PolicyCopy(trained)
