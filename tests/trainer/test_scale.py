@@ -196,6 +196,32 @@ def test_fields_of_the_model_change_no_numbers(
     _assert_same_numbers(alone("flow_grpo"), tmp_path, tolerance)
 
 
+@pytest.mark.slow
+def test_a_frozen_base_in_half_precision_is_sharded_with_an_adapter_in_full(
+    tmp_path: Path, configured: Callable[..., Path]
+) -> None:
+    half = {"model__weights_dtype": "bfloat16", "run__mixed_precision": "bf16"}
+    for name, processes, environment in (("one", 1, {}), ("sharded", 2, FSDP2)):
+        finish_run(configured(tmp_path / name, "nft", **half), processes, environment)
+    _assert_same_numbers(tmp_path / "one", tmp_path / "sharded")
+    adapter = load_file(tmp_path / "sharded/run/checkpoints/epoch-000002/adapter.safetensors")
+    assert {value.dtype for value in adapter.values()} == {torch.float32}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_deepspeed_zero_two_gives_the_numbers_of_one_process_through_a_resume(
+    tmp_path: Path, configured: Callable[..., Path], alone: Callable[[str], Path]
+) -> None:
+    """Where DeepSpeed is installed; it compiles a part of itself first, which takes minutes."""
+    pytest.importorskip("deepspeed")
+    program = [str(Path(__file__).with_name("zero_on_cpus.py"))]
+    here = {"PYTHONPATH": str(ROOT)}
+    finish_run(configured(tmp_path, "nft", run__epochs=1), 2, here, program)
+    assert "resuming after 1 epochs" in finish_run(configured(tmp_path, "nft"), 2, here, program)
+    _assert_same_numbers(alone("nft"), tmp_path)
+
+
 def test_gradient_checkpointing_computes_blocks_again_to_the_same_gradients(tiny_model: Path) -> None:
     (plain, once), (checkpointed, twice) = (_gradients(tiny_model, checkpointing) for checkpointing in (False, True))
     assert (once, twice) == (1, 2)

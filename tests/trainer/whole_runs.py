@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -40,19 +40,30 @@ def write_config(folder: Path, model: Path, target: str, **changes: object) -> P
     return path
 
 
-def start_run(config: Path, processes: int = 1, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    launch = (
-        ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"] if processes > 1 else []
-    )
-    command = [sys.executable, "-m", *launch, "assay.cli", "train", str(config)]
+TRAIN = ("-m", "assay.cli", "train")
+
+
+def start_run(
+    config: Path,
+    processes: int = 1,
+    environment: Mapping[str, str] | None = None,
+    program: Sequence[str] = TRAIN,
+) -> subprocess.Popen[str]:
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = [sys.executable, *(launch if processes > 1 else []), *program, str(config)]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **(environment or {})}
     return subprocess.Popen(
         command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
-def finish_run(config: Path, processes: int = 1, environment: Mapping[str, str] | None = None) -> str:
-    process = start_run(config, processes, environment)
+def finish_run(
+    config: Path,
+    processes: int = 1,
+    environment: Mapping[str, str] | None = None,
+    program: Sequence[str] = TRAIN,
+) -> str:
+    process = start_run(config, processes, environment, program)
     try:
         output, _ = process.communicate(timeout=840)
     finally:
