@@ -8,10 +8,10 @@ its own rewards alone (`advantages.std: group`), and `sampling.one_step_off_poli
 
 Rewards come over gRPC from a service in a second process. It scores one batch at a time and takes a fixed time an
 image, asleep: it stands for another machine, and must not compete for the cores of this one. Before each run sampling
-is measured, and the service's time set by it: --speeds are images per second of the service over those of sampling.
-Other work on the machine may change the latter in mid-run; the last column says what the speed came to. The ways train
-in turn, from the same start with the same seeds. Seconds are those of all epochs of a run, from the first sample to the
-last update; loading and checkpoints are not counted.
+is measured, and the service's time set by it: --speeds are images per second of the service over those of sampling. It
+is set anew from the latest micro-batches, for other work on the machine may slow sampling down in mid-run; the last
+column says what the speed came to. The ways train in turn, from the same start with the same seeds. Seconds are those
+of all epochs of a run, from the first sample to the last update; loading and checkpoints are not counted.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -68,14 +69,35 @@ class SleepingScorer:
         return [Scored(float(sample.images[0].mean() / 255)) for sample in batch]
 
 
-class AskedLate:
-    """A set of rewards that are asked for, all in one go, when the first of them is waited for."""
+class AskedAtOnce:
+    """A set of rewards, whose service is kept `speed` times as fast as the latest micro-batches were sampled."""
 
-    def __init__(self, rewards: RewardSet) -> None:
-        self._rewards = rewards
+    def __init__(self, rewards: RewardSet, pace: Path, speed: float) -> None:
+        self._rewards, self._pace, self._speed = rewards, pace, speed
+        self._last_s, self._latest_s = time.perf_counter(), deque[float](maxlen=7)
+        self.service_s = 0.0
+
+    def submit(self, images: Sequence[Any], *others: Any) -> Any:
+        now_s = time.perf_counter()
+        self._latest_s.append((now_s - self._last_s) / len(images))
+        self._last_s = now_s
+        if len(self._latest_s) > 2:  # the first of an epoch comes after an update: the median leaves it out
+            hand_over(self._pace, median(self._latest_s) / self._speed)
+        self.service_s += float(self._pace.read_text()) * len(images)
+        return self._ask(images, *others)
+
+    def _ask(self, *call: Any) -> Any:
+        return self._rewards.submit(*call)
+
+
+class AskedLate(AskedAtOnce):
+    """They are asked for, all in one go, when the first of them is waited for."""
+
+    def __init__(self, rewards: RewardSet, pace: Path, speed: float) -> None:
+        super().__init__(rewards, pace, speed)
         self._unasked: list[tuple[tuple[Any, ...], LateRewards]] = []
 
-    def submit(self, *call: Any) -> "LateRewards":
+    def _ask(self, *call: Any) -> "LateRewards":
         late = LateRewards(self)
         self._unasked.append((call, late))
         return late
@@ -84,6 +106,13 @@ class AskedLate:
         for call, late in self._unasked:
             late.asked = self._rewards.submit(*call)
         self._unasked = []
+
+
+def hand_over(pace: Path, seconds: float) -> None:
+    """By rename, so that the service never reads half of it."""
+    written = pace.with_suffix(".new")
+    written.write_text(str(seconds))
+    written.replace(pace)
 
 
 class LateRewards:
@@ -104,7 +133,7 @@ class LateRewards:
 @contextlib.contextmanager
 def service(pace: Path) -> Iterator[str]:
     """A reward service in a process of its own; its address."""
-    pace.write_text("0")
+    hand_over(pace, 0)
     command = [sys.executable, __file__, "--serve", str(pace)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -115,20 +144,20 @@ def service(pace: Path) -> Iterator[str]:
         process.wait()
 
 
-def train(way: str, settings: Sequence[str], target: str, epochs: int) -> Seconds:
-    """Seconds of a run's epochs, in all and by what it did."""
+def train(way: str, settings: Sequence[str], target: str, pace: Path, speed: float) -> Seconds:
+    """Seconds of a run's epochs, in all and by what it did, and what its service took."""
     with tempfile.TemporaryDirectory() as output, contextlib.redirect_stdout(sys.stderr):
         rewards = f"rewards=[{{name: brightness, scorer: brightness, targets: ['{target}']}}]"
-        run = (f"run.output={output}/run", f"run.epochs={epochs}", f"run.save_every_epochs={epochs}")
+        run = (f"run.output={output}/run", "run.save_every_epochs=1000")
         config = load_config(TrainConfig, CONFIG, [*SETTINGS, *settings, *WAYS[way], rewards, *run])
-        with RewardSet(config.rewards) as rewards_set:
-            rewards_set.wait_until_ready(60)
-            asked: Any = AskedLate(rewards_set) if way == STRAIGHT else rewards_set
-            Trainer(config, Accelerator(cpu=not torch.cuda.is_available()), asked, [rewards_set]).run()
+        with RewardSet(config.rewards) as reward_set:
+            reward_set.wait_until_ready(60)
+            asked: Any = (AskedLate if way == STRAIGHT else AskedAtOnce)(reward_set, pace, speed)
+            Trainer(config, Accelerator(cpu=not torch.cuda.is_available()), asked, [reward_set]).run()
         rows = [json.loads(line) for line in Path(output, "run/metrics.jsonl").read_text().splitlines()]
     names = {"sampling": "sample_s", "waiting": "reward_wait_s", "updating": "update_s"}
     parts = {part: sum(row[name] for row in rows) for part, name in names.items()}
-    return {**parts, "all": rows[-1]["minutes"] * 60}
+    return {**parts, "all": rows[-1]["minutes"] * 60, "service": asked.service_s}
 
 
 class Measurement:
@@ -153,13 +182,11 @@ class Measurement:
         return f"runs of {self._images} images, {self._epochs} epochs, {self._epochs * self._steps} optimizer steps"
 
     def run(self, way: str, speed: float) -> Seconds:
-        """Seconds of a run; `service` is what scoring all of its images took."""
-        self._pace.write_text("0")
-        few = [*self._settings, f"sampling.groups_per_epoch={self._steps}"]
-        sampling_s = train(STRAIGHT, few, self._target, 1)["sampling"] / (self._steps * self._group_size)
-        self._pace.write_text(str(sampling_s / speed))
-        seconds = train(way, self._settings, self._target, self._epochs)
-        return {**seconds, "service": self._images * sampling_s / speed}
+        hand_over(self._pace, 0)
+        few = [*self._settings, "run.epochs=1", f"sampling.groups_per_epoch={self._steps}"]
+        measured_s = train(STRAIGHT, few, self._target, self._pace, float("inf"))["sampling"]
+        hand_over(self._pace, measured_s / (self._steps * self._group_size) / speed)
+        return train(way, [*self._settings, f"run.epochs={self._epochs}"], self._target, self._pace, speed)
 
     def report(self, speed: float, seconds: dict[str, list[Seconds]]) -> None:
         """Medians over runs."""
