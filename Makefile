@@ -13,7 +13,7 @@ PROTO_BASE ?= main
 DOCKERFILES := services/geneval/Dockerfile services/geneval/mmdet/Dockerfile trainer/Dockerfile
 TOKEN_FILE := secrets/assay_token
 
-.PHONY: setup train test test-ray mmdet test-mmdet compose compose-test lint format serve bench proto clean
+.PHONY: setup train test test-ray mmdet test-mmdet compose compose-test lint format serve bench bench-learning proto clean
 
 setup: $(READY)  ## install everything into .venv
 
@@ -77,6 +77,10 @@ bench: setup  ## compare side by side, and print ratios
 	$(BIN)/python benchmarks/batch_engine.py
 	$(BIN)/python benchmarks/image_generation.py
 	$(BIN)/python benchmarks/geneval_evaluation.py
+	$(BIN)/python benchmarks/training_throughput.py --speeds 1
+
+bench-learning: setup  ## minutes of training to the same gain, algorithm by algorithm: some hours, and it goes on where it was stopped
+	$(BIN)/python benchmarks/learning_efficiency.py
 
 proto: setup  ## regenerate the stubs, lint the contract, check that it breaks nobody
 	$(BIN)/python proto/generate.py
