@@ -27,6 +27,16 @@ class AdvantagesConfig(ConfigModel):
     )
     strict_reward: bool = Field(False, description="train on 1 where the total is 1, else 0")
 
+    @property
+    def are_of_groups(self) -> bool:
+        """Whether a group's advantages depend on its own rewards alone, not on the others of the epoch."""
+        return self.std == "group" and self.normalise == "total"
+
+
+def is_tie(rewards: NDArray[np.float64]) -> bool:
+    """Whether all are equal, to rounding: a sum of several rewards is not exact, and that must teach nothing."""
+    return bool(np.ptp(rewards) <= 1e-9 * max(1.0, np.abs(rewards).max()))
+
 
 def group_advantages(
     rewards: ArrayLike, groups: Sequence[int] | Sequence[str] | NDArray[np.int64], *, global_std: bool
@@ -53,8 +63,8 @@ def group_advantages(
     advantages = np.zeros_like(values)
     for group in range(owner.max(initial=-1) + 1):
         members = owner == group
-        if np.ptp(values[members]) == 0:
-            continue  # its mean may differ from its rewards by a rounding error, and that must teach nothing
+        if is_tie(values[members]):
+            continue
         spread = values.std() if global_std else values[members].std()
         advantages[members] = (values[members] - values[members].mean()) / (spread + EPSILON)
     return advantages
@@ -75,6 +85,9 @@ def decoupled_advantages(
     """
     columns = [group_advantages(column, groups, global_std=global_std) for column in rewards.T]
     total: NDArray[np.float64] = np.asarray(weights) @ np.stack(columns)
+    for group in np.unique(groups):
+        if is_tie(total[groups == group]):
+            total[groups == group] = 0  # rewards that cancel out
     return total / (total.std() + EPSILON)
 
 

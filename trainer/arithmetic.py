@@ -150,7 +150,12 @@ class MemoryEstimate:
 
 
 def memory_estimate(
-    config: TrainConfig, transformer: Any, other_parts: list[nn.Module], num_tokens: int
+    config: TrainConfig,
+    transformer: Any,
+    other_parts: list[nn.Module],
+    num_tokens: int,
+    *,
+    second_branch: bool = True,
 ) -> MemoryEstimate:
     """Work out the memory of a run.
 
@@ -159,24 +164,27 @@ def memory_estimate(
         transformer: with its LoRA.
         other_parts: text encoders and VAE, where they stay in memory.
         num_tokens: of one image and its prompt in the transformer.
+        second_branch: as for `arithmetic`.
     """
     weights = sum(p.numel() * p.element_size() for part in [transformer, *other_parts] for p in part.parameters())
     trained = sum(p.numel() for p in transformer.parameters() if p.requires_grad)
     kept = CHECKPOINTED_BYTES if config.model.gradient_checkpointing else ACTIVATION_BYTES
     in_full = 2 if config.run.mixed_precision == "no" and config.model.weights_dtype == "float32" else 1
-    activations = _micro_batch(config) * num_tokens * _width(transformer) * _layers(transformer) * kept * in_full
+    activations = (
+        _micro_batch(config, second_branch) * num_tokens * _width(transformer) * _layers(transformer) * kept * in_full
+    )
     # Values count among the weights; the rest: gradient, two moments, and as a rule a copy or two of the values.
     return MemoryEstimate(weights, trained * TRAINED_BYTES, activations)
 
 
-def _micro_batch(config: TrainConfig) -> int:
+def _micro_batch(config: TrainConfig, second_branch: bool) -> int:
     if isinstance(config.algorithm, SftConfig):
         return config.algorithm.micro_batch_size
     if isinstance(config.algorithm, DpoConfig):
         return 2 * config.algorithm.micro_batch_pairs
     assert config.sampling is not None
-    branches = 1 if config.sampling.guidance_scale == 1 or not isinstance(config.algorithm, FlowGrpoConfig) else 2
-    return config.sampling.micro_batch_size * branches
+    two = second_branch and config.sampling.guidance_scale > 1 and isinstance(config.algorithm, FlowGrpoConfig)
+    return config.sampling.micro_batch_size * (2 if two else 1)
 
 
 def _width(transformer: Any) -> int:

@@ -52,8 +52,12 @@ def train(config_path: Path, overrides: Sequence[str] = ()) -> int:
             judge.wait_until_ready(config.run.service_wait_s)
         try:
             Trainer(config, accelerator, rewards, judges).run()
-        finally:
-            accelerator.end_training()
+        except BaseException:
+            # Not `end_training`: it leaves the process group, which waits for processes that wait for this one.
+            for tracker in accelerator.trackers:
+                tracker.finish()
+            raise
+        accelerator.end_training()
     return 0
 
 

@@ -152,11 +152,37 @@ class TrainConfig(ConfigModel):
         return self
 
     @model_validator(mode="after")
+    def _precisions_go_together(self) -> "TrainConfig":
+        if self.model.weights_dtype == "bfloat16" and self.run.mixed_precision == "fp16":
+            raise ValueError("run.mixed_precision = fp16; allowed with model.weights_dtype = bfloat16: no, bf16")
+        return self
+
+    @model_validator(mode="after")
     def _algorithm_fits_sampler(self) -> "TrainConfig":
-        if self.sampling is None or not isinstance(self.algorithm, FlowGrpoConfig | GrpoGuardConfig):
+        if self.sampling is None or not isinstance(self.algorithm, FlowGrpoConfig):
             return self
+        if self.sampling.sde_type == "cps" and self.sampling.noise_level > 1:
+            raise ValueError(f"sampling.noise_level is {self.sampling.noise_level}; at most 1 with sde_type: cps")
         if self.algorithm.window is not None:
             self.algorithm.window.check(self.sampling.num_steps)
         if isinstance(self.algorithm, GrpoGuardConfig) and self.sampling.sde_type != "flow":
             raise ValueError(f"sampling.sde_type = {self.sampling.sde_type}; allowed with grpo_guard: flow")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_idle(self) -> "TrainConfig":
+        """A field that is written down must do something."""
+        algorithm, idle = self.algorithm, []
+        if self.sampling is not None and not isinstance(algorithm, FlowGrpoConfig):
+            named = self.sampling.model_fields_set & {"noise_level", "sde_type"}
+            idle += [f"sampling.{field} with algorithm {algorithm.name}" for field in sorted(named)]
+        if isinstance(algorithm, FlowGrpoConfig) and algorithm.window is not None:
+            named = algorithm.model_fields_set & {"timestep_strategy", "timestep_fraction"}
+            idle += [f"algorithm.{field} with algorithm.window" for field in sorted(named)]
+        if isinstance(algorithm, DpoConfig) and algorithm.data is None and algorithm.pairs_per_epoch is not None:
+            idle.append("algorithm.pairs_per_epoch without algorithm.data")
+        if self.evaluation is not None and self.evaluation.patience and not self.evaluation.every_epochs:
+            idle.append("evaluation.patience with evaluation.every_epochs = 0")
+        if idle:
+            raise ValueError(f"these would do nothing, and are not allowed: {'; '.join(idle)}")
         return self

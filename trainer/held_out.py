@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from math import inf
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -86,13 +87,13 @@ class HeldOut:
         """Whether the last `patience` evaluations brought nothing better."""
         if self._config is None or self._config.patience is None:
             return False
-        accuracies = self._accuracies(epoch)
-        since_best = len(accuracies) - 1 - max(range(len(accuracies)), key=lambda place: accuracies[place][1])
+        accuracies = [accuracy for _, accuracy in self._accuracies(epoch)]
+        since_best = len(accuracies) - 1 - accuracies.index(max(accuracies)) if accuracies else 0
         return self._agreed(since_best >= self._config.patience)
 
     def standing(self, epoch: int) -> str:
         """The best evaluation so far, in words."""
-        best, accuracy = max(self._accuracies(epoch), key=lambda pair: pair[1])
+        best, accuracy = max(self._accuracies(epoch), key=lambda pair: pair[1], default=(0, float("nan")))
         return f"best held-out accuracy {accuracy:.3f} after {best} epochs"
 
     def close(self, epoch: int) -> None:
@@ -103,13 +104,15 @@ class HeldOut:
         tqdm.write(f"LoRA, gallery, reward curve and table are in {self._folder.root}")
 
     def _accuracies(self, epoch: int) -> list[tuple[int, float]]:
-        """(epoch, accuracy) of the evaluations up to `epoch`."""
-        summaries = self._folder.evaluation_summaries()
-        return [(s["epoch"], s["accuracy"] or 0.0) for s in summaries if s["epoch"] <= epoch]
+        """(epoch, accuracy) of the evaluations up to `epoch` that have one: without a score there is none."""
+        found = [(summary["epoch"], summary["accuracy"]) for summary in self._folder.evaluation_summaries()]
+        return [(other, accuracy) for other, accuracy in found if other <= epoch and accuracy is not None]
 
     def _check_accuracy(self, found: Evaluation) -> None:
         assert self._config is not None
         known = {name for image in found.images for name in image.components}
+        if found.unscored == len(found.images):
+            raise ConfigError(f"evaluation: none of the {len(found.images)} held-out images has a score")
         if self._config.accuracy not in known:
             raise ConfigError(f"evaluation.accuracy is {self._config.accuracy!r}; allowed: {', '.join(sorted(known))}")
 
@@ -124,19 +127,22 @@ class HeldOut:
         )
 
     def _keep_best(self, epoch: int) -> None:
-        """Copy the LoRA, which holds the evaluated weights, if no earlier evaluation was as good."""
+        """Copy the checkpoint's LoRA, which holds the evaluated weights, if no earlier evaluation was as good."""
         assert self._config is not None
         accuracies = dict(self._accuracies(epoch))
         earlier = [accuracy for other, accuracy in accuracies.items() if other < epoch]
-        if not self._config.keep_best or accuracies[epoch] <= max(earlier):
+        if not self._config.keep_best or epoch not in accuracies or accuracies[epoch] <= max(earlier, default=-inf):
             return
-        lora, best = self._folder.root / "lora", self._folder.root / "best"
-        partial = best.with_name(".best.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(lora, partial)
+        best = self._folder.root / "best"
+        partial, old = best.with_name(".best.partial"), best.with_name(".best.old")
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.copytree(self._folder.checkpoints / f"epoch-{epoch:06d}" / "lora", partial)
         write_whole(partial / "best.json", json.dumps({"epoch": epoch, "accuracy": accuracies[epoch]}) + "\n")
-        shutil.rmtree(best, ignore_errors=True)
+        if best.exists():
+            best.rename(old)
         partial.rename(best)
+        shutil.rmtree(old, ignore_errors=True)
 
     def _report(self, after: Evaluation) -> None:
         """Renew table, gallery and curves."""

@@ -5,6 +5,7 @@ being averaged over the processes, and hands out and takes back whole tensors, s
 number of processes, is a checkpoint of every other.
 """
 
+from math import isfinite
 from typing import Any
 
 import torch
@@ -95,9 +96,12 @@ class Layout:
                 parameter.grad = torch.zeros_like(parameter)
         self._average_gradients()
         norm = self._accelerator.clip_grad_norm_(list(self.parameters.values()), self._max_grad_norm)
+        found = float(whole(norm))
+        if self._accelerator.scaler is None:  # which skips such a step
+            refuse_broken(found)
         self._prepared.step()
         self._prepared.zero_grad()
-        return float(whole(norm))
+        return found
 
     @property
     def step_was_skipped(self) -> bool:
@@ -131,6 +135,14 @@ class Layout:
         mean = self._accelerator.reduce(torch.cat([grad.flatten() for grad in grads]), reduction="mean")
         for grad, part in zip(grads, mean.split([grad.numel() for grad in grads]), strict=True):
             grad.copy_(part.view_as(grad))
+
+
+def refuse_broken(norm: float) -> None:
+    """Raise ArithmeticError where a gradient's norm, which is the same on all processes, is not finite."""
+    if not isfinite(norm):
+        raise ArithmeticError(
+            f"the gradient's norm is {norm}: training has diverged, or the precision overflows; checkpoints before hold"
+        )
 
 
 class FullySharded(Layout):

@@ -1,7 +1,7 @@
 """Means, deviations and extremes of what is measured while training, over samples, steps and processes."""
 
 from dataclasses import dataclass, field
-from math import sqrt
+from math import isnan, nan, sqrt
 
 import torch
 from accelerate import Accelerator
@@ -34,9 +34,9 @@ class MetricSums:
 
     @torch.no_grad()
     def highest(self, name: str, kept: Tensor, value: Tensor) -> None:
-        """Keep the largest value where `kept` is not 0; 0 where nothing is."""
-        largest = (value.detach() * (kept != 0)).max().item()
-        self.maxima[name] = max(self.maxima.get(name, 0.0), largest)
+        """Keep the largest value where `kept` is not 0; 0 where nothing is, NaN where one is."""
+        chosen = value.detach()[kept != 0].tolist()
+        self.maxima[name] = _highest([self.maxima.get(name, 0.0), *chosen])
 
     def merge(self, other: "MetricSums") -> None:
         for name, number in other.numbers.items():
@@ -44,7 +44,7 @@ class MetricSums:
                 mine[name] = mine.get(name, 0.0) + theirs[name]
             self.numbers[name] = self.numbers.get(name, 0.0) + number
         for name, value in other.maxima.items():
-            self.maxima[name] = max(self.maxima.get(name, 0.0), value)
+            self.maxima[name] = _highest([self.maxima.get(name, 0.0), value])
 
     def gather(self, accelerator: Accelerator) -> "MetricSums":
         """Those of all processes together; every process calls it."""
@@ -71,3 +71,7 @@ class MetricSums:
             self.numbers[name] = self.numbers.get(name, 0.0) + number
             self.sums[name] = self.sums.get(name, 0.0) + chosen.sum().item()
             self.squares[name] = self.squares.get(name, 0.0) + (chosen**2).sum().item()
+
+
+def _highest(values: list[float]) -> float:
+    return nan if any(isnan(value) for value in values) else max(values)

@@ -72,29 +72,29 @@ class RewardTable:
 
     def own_advantages(self, config: AdvantagesConfig, rewards: Sequence[RewardConfig]) -> NDArray[np.float64]:
         """(samples of this process,) advantages."""
+        return self._advantages(config, rewards)[self.own]
+
+    def _advantages(self, config: AdvantagesConfig, rewards: Sequence[RewardConfig]) -> NDArray[np.float64]:
         global_std = config.std == "global"
         if config.normalise == "each":
             each = np.stack([_filled(self.components[reward.name], reward) for reward in rewards], 1)
             weights = [reward.weight for reward in rewards]
-            everyone = epoch_advantages(each, self.groups, self.valid, global_std=global_std, weights=weights)
-        else:
-            rewarded = self._trained_on(config)
-            everyone = epoch_advantages(rewarded, self.groups, self.valid, global_std=global_std)
-        return everyone[self.own]
+            return epoch_advantages(each, self.groups, self.valid, global_std=global_std, weights=weights)
+        return epoch_advantages(self._trained_on(config), self.groups, self.valid, global_std=global_std)
 
-    def metrics(self, config: AdvantagesConfig) -> dict[str, float]:
+    def metrics(self, config: AdvantagesConfig, rewards: Sequence[RewardConfig]) -> dict[str, float]:
         """Means over what has a score, what has none, and how informative the groups were."""
-        trained_on = self._trained_on(config)
+        trained_on, advantages = self._trained_on(config), self._advantages(config, rewards)
         dropped = np.unique(self.groups[~self.valid])
-        kept = [trained_on[self.groups == group] for group in np.unique(self.groups) if group not in dropped]
+        kept = [self.groups == group for group in np.unique(self.groups) if group not in dropped]
         return {
             "reward_mean": _mean(self.totals[self.valid]),
             "strict": _mean(self._strict()[self.valid]),
             "unscored": int((~self.valid).sum()),
             "filled": self.fills,
             "groups_dropped": len(dropped),
-            "zero_std_ratio": _mean(np.array([float(np.ptp(group) == 0) for group in kept])),
-            "reward_std_mean": _mean(np.array([group.std() for group in kept])),
+            "zero_std_ratio": _mean(np.array([float(not advantages[members].any()) for members in kept])),
+            "reward_std_mean": _mean(np.array([trained_on[members].std() for members in kept])),
             **{f"reward/{name}": _mean(values[np.isfinite(values)]) for name, values in self.components.items()},
         }
 

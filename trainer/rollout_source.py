@@ -62,14 +62,17 @@ class RolloutSource:
     def steps(self, epoch: int) -> Iterator[list[TrainingBatch]]:
         self._tables, self._seconds = [], dict.fromkeys(self._seconds, 0.0)
         sampled = self._timed("sample_s", lambda: self._take(epoch))
-        if self._config.advantages.std == "group":
+        if self._config.advantages.are_of_groups:
             for step in sampled:
                 yield self._batches([step])[0]
         else:
             yield from self._batches(sampled)
 
     def metrics(self) -> dict[str, Any]:
-        return {**RewardTable.concatenate(self._tables).metrics(self._config.advantages), **self._seconds}
+        return {
+            **RewardTable.concatenate(self._tables).metrics(self._config.advantages, self._config.rewards),
+            **self._seconds,
+        }
 
     def _take(self, epoch: int) -> _Steps:
         """The epoch's rollouts, and, off-policy, the next one's put aside."""

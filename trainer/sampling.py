@@ -149,7 +149,10 @@ def sample_trajectory(
     noise_levels = plan.noise_levels.to(device)
     levels = torch.tensor(sigmas, dtype=torch.float32, device=device)
     latents = draw_noise((batch, *model.latent_shape), generators, device)
-    states, means, log_probs = [latents], [], []
+    trained = plan.trained.to(device)
+    states = torch.empty(*trained.shape, *model.latent_shape, device=device)
+    next_states, means = torch.empty_like(states), torch.empty_like(states)
+    log_probs = torch.empty(trained.shape, device=device)
     for index, eta in enumerate(plan.noise_levels.T.tolist()):
         sigma = levels[index].expand(batch)
         velocity = guided_velocity(model, latents, sigma, prompts, negative, guidance_scale)
@@ -163,22 +166,8 @@ def sample_trajectory(
             # Only a stochastic step draws: a sample's noise must not depend on the plans of the others in its batch.
             generator=[own if level else None for own, level in zip(generators, eta, strict=True)],
         )
+        row, column = (trained == index).nonzero(as_tuple=True)
+        states[row, column], next_states[row, column] = latents[row], taken.next_sample[row]
+        means[row, column], log_probs[row, column] = taken.mean[row], taken.log_prob[row]
         latents = taken.next_sample
-        states.append(latents)
-        means.append(taken.mean)
-        log_probs.append(taken.log_prob)
-    return Trajectory(
-        clean=latents,
-        sigmas=levels,
-        plan=plan,
-        states=_kept(states, plan.trained),
-        next_states=_kept(states, plan.trained + 1),
-        means=_kept(means, plan.trained),
-        log_probs=_kept(log_probs, plan.trained),
-    )
-
-
-def _kept(by_step: Sequence[Tensor], steps: Tensor) -> Tensor:
-    """(batch, T, ...) of each row's own steps."""
-    rows = torch.arange(len(steps))[:, None]
-    return torch.stack(list(by_step), 1)[rows, steps]
+    return Trajectory(latents, levels, plan, states, next_states, means, log_probs)

@@ -13,7 +13,7 @@ from torch import Tensor
 from assay.errors import ConfigError
 from trainer.config import OptimizerConfig
 from trainer.gathering import fill, whole
-from trainer.layout import MOMENTS, Layout
+from trainer.layout import MOMENTS, Layout, refuse_broken
 
 
 class ZeroTwo(Layout):
@@ -46,7 +46,9 @@ class ZeroTwo(Layout):
         self._accelerator.backward(loss)
 
     def step(self) -> float:
-        return float(self._accelerator.clip_grad_norm_(self.parameters.values(), self._max_grad_norm))
+        norm = float(self._accelerator.clip_grad_norm_(self.parameters.values(), self._max_grad_norm))
+        refuse_broken(norm)  # too late for the adapter, but in time for the checkpoint
+        return norm
 
     def optimizer_state(self) -> dict[str, Tensor]:
         from deepspeed.utils import safe_get_full_optimizer_state

@@ -1,5 +1,6 @@
 """Each loss and each choice of what is trained on, against numbers worked out by hand on a model of one parameter."""
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future
 
@@ -236,3 +237,8 @@ def test_metric_sums_by_hand() -> None:
     assert found["ratio_deviation_step/04"] == pytest.approx(0.1)
     assert found["ratio_step/02"] == pytest.approx(1.2)
     assert found["top"] == pytest.approx(0.7)
+    metrics.highest("top", torch.tensor([0.0, 1.0]), torch.tensor([float("nan"), 0.9]))
+    assert metrics.means()["top"] == pytest.approx(0.9)  # the NaN is of a sample that is left out
+    metrics.highest("top", torch.tensor([1.0, 1.0]), torch.tensor([float("nan"), 0.9]))
+    metrics.merge(other)
+    assert math.isnan(metrics.means()["top"])

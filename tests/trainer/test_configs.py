@@ -1,5 +1,6 @@
 """Every shipped configuration is valid, and a wrong one is refused with the field, the value and what is allowed."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,20 @@ from trainer.arithmetic import Arithmetic, arithmetic, memory_estimate
 from trainer.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
+#: Processes of the files in configs/accelerate that training configurations name at their heads.
+ACCELERATE_PROCESSES = {"one_gpu": 1, "eight_gpus_ddp": 8, "eight_gpus_fsdp2": 8}
 MINIATURE = ROOT / "configs/train/miniature_counting.yaml"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/train").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_configurations_are_valid(path: Path) -> None:
     config = load_config(TrainConfig, path)
-    arithmetic(config, 1)
+    launched = re.search(r"configs/accelerate/(\w+)\.yaml|--num_processes (\d+)", path.read_text())
+    processes = 1 if launched is None else int(launched[2] or ACCELERATE_PROCESSES[launched[1]])
+    arithmetic(config, processes)
+    made = ("runs/data", "data")  # by the command at the file's head, or by the user
     for prompts in (config.prompts.train, config.prompts.test):
-        assert prompts is None or (ROOT / prompts).is_file()
+        assert prompts is None or str(prompts).startswith(made) or (ROOT / prompts).is_file()
 
 
 def test_sd35m_counting_has_the_forks_arithmetic() -> None:
@@ -95,11 +101,23 @@ def test_memory_by_hand(tiny_generator: SD3Generator) -> None:
         ("algorithm.window={last: 7}", r"algorithm.window.last is 7; at most 6 with 8 steps"),
         ("algorithm.window={size: 4, first: 2, last: 4}", r"algorithm.window.size is 4; at most 3 between steps 2 and"),
         ("algorithm={name: sft}", r"algorithm.data is missing"),
+        ("algorithm={name: grpo_guard, clip_range: -1}", r"algorithm.clip_range = -1: .*greater than 0"),
+        ("algorithm={name: nft}", r"sampling.noise_level with algorithm nft"),
+        ("evaluation.patience=3", r"evaluation.patience with evaluation.every_epochs = 0"),
+        ("algorithm.window={last: 4}", r"algorithm.timestep_fraction with algorithm.window"),
+        ("model.weights_dtype=bfloat16", r"run.mixed_precision = fp16; allowed with .*bfloat16: no, bf16"),
+        ("sampling={sde_type: cps, noise_level: 1.5}", r"sampling.noise_level is 1.5; at most 1 with sde_type: cps"),
         ("rewards=[]", r"algorithm flow_grpo learns from rollouts: rewards missing"),
         ("advantages={strict_reward: true}", r"strict_reward .* needs one reward of weight 1"),
         ("rewards.0.on_failure=zero", r"on_failure = 'zero': .*'raise', 'drop_group' or 'fill'"),
     ],
 )
 def test_wrong_fields_are_named(override: str, message: str) -> None:
+    others = {
+        "strict": ["rewards.0.weight=2"],
+        "nft": ["sampling.noise_level=0.5"],
+        "bfloat16": ["run.mixed_precision=fp16"],
+    }
+    more = [setting for word, settings in others.items() if word in override for setting in settings]
     with pytest.raises(ConfigError, match=message):
-        load_config(TrainConfig, MINIATURE, [override, *(["rewards.0.weight=2"] if "strict" in override else [])])
+        load_config(TrainConfig, MINIATURE, [override, *more])

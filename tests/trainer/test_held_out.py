@@ -16,6 +16,7 @@ from assay.outcomes import Outcome, Scored
 from assay.serving.scorer import Sample, ScorerInfo
 from assay.testing import serve_in_background
 from trainer.cli import train
+from trainer.held_out import HeldOut
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,3 +117,31 @@ def test_an_accuracy_that_no_judge_gives_is_refused_before_training(tmp_path: Pa
     ):
         _train(tmp_path, tiny_model, red, judge.target, accuracy="unseen/wrong")
     assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
+class Killed(BaseException):
+    """Nothing catches it, and nothing tidies up after it."""
+
+
+@pytest.mark.parametrize("moment", ["evaluate", "_keep_best"])
+def test_a_run_killed_around_an_evaluation_evaluates_on(
+    tmp_path: Path, tiny_model: Path, red: str, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Killed after the second epoch's checkpoint, before its evaluation, or between that and keeping the best LoRA."""
+    with serve_in_background([Scripted([0.2, 0.3, 0.6, 0.5, 0.5, 0.5, 0.4], images=4)]) as judge:
+        work = getattr(HeldOut, moment)
+
+        def killed(held_out: HeldOut, epoch: int, *more: object) -> None:
+            if epoch == 2:
+                raise Killed
+            work(held_out, epoch, *more)
+
+        monkeypatch.setattr(HeldOut, moment, killed)
+        with pytest.raises(Killed):
+            _train(tmp_path, tiny_model, red, judge.target)
+        monkeypatch.undo()
+        run = _train(tmp_path, tiny_model, red, judge.target)
+    found = sorted(path.parent.name for path in run.glob("evaluations/*/summary.json"))
+    assert found == [f"epoch-{epoch:06d}" for epoch in range(7)]
+    assert json.loads((run / "best/best.json").read_text()) == {"epoch": 2, "accuracy": 0.6}
+    assert (run / "best/pytorch_lora_weights.safetensors").is_file()

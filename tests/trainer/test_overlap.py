@@ -18,6 +18,7 @@ from assay.outcomes import Failed, Outcome
 from assay.rewards import RewardSet
 from assay.serving.scorer import Sample
 from assay.testing import serve_in_background
+from trainer.algorithms.flow_grpo import FlowGrpo
 from trainer.config import TrainConfig
 from trainer.loop import Trainer
 from trainer.update import PolicyUpdate
@@ -189,3 +190,26 @@ def test_a_failing_scorer_ends_the_run_with_one_error(
     gc.collect()
     assert not [record for record in caplog.records if record.name == "asyncio"]
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_broken_gradient_stops_the_run_before_it_is_saved(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One number of the adapter turns into NaN in the second epoch; the first one's checkpoint stays the newest."""
+    train_epoch = Trainer._train_epoch
+
+    def broken(trainer: Trainer, epoch: int) -> dict:
+        if epoch == 1:
+            monkeypatch.setattr(FlowGrpo, "losses", _broken(FlowGrpo.losses))
+        return train_epoch(trainer, epoch)
+
+    monkeypatch.setattr(Trainer, "_train_epoch", broken)
+    with pytest.raises(ArithmeticError, match="norm is nan"):
+        _train(tmp_path, tiny_model, Redness())
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["epoch-000001"]
+    saved = load_file(tmp_path / "checkpoints/epoch-000001/adapter.safetensors")
+    assert all(bool(torch.isfinite(values).all()) for values in saved.values())
+
+
+def _broken(losses: Callable) -> Callable:
+    return lambda *arguments: (loss * float("nan") for loss in losses(*arguments))

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from assay.rewards import RewardBatch, RewardConfig
-from trainer.advantages import EPSILON, AdvantagesConfig, decoupled_advantages, epoch_advantages
+from trainer.advantages import (
+    EPSILON,
+    AdvantagesConfig,
+    decoupled_advantages,
+    epoch_advantages,
+    group_advantages,
+)
 from trainer.reward_table import RewardTable
 
 GROUPS = np.array([0, 0, 1, 1])
@@ -66,7 +72,7 @@ def test_a_filled_score_is_normalised_as_the_number_it_was_filled_with() -> None
     found = table.own_advantages(AdvantagesConfig(normalise="each", std="group"), rewards)
     filled = np.array([[1.0, 1.0], [0.0, 0.25], [0.5, 0.0], [0.5, 1.0]])
     np.testing.assert_allclose(found, decoupled_advantages(filled, [1.0, 0.5], GROUPS, global_std=False))
-    metrics = table.metrics(AdvantagesConfig())
+    metrics = table.metrics(AdvantagesConfig(), rewards)
     assert metrics["filled"] == 1
     assert metrics["reward/b"] == pytest.approx(2 / 3)  # of what was scored
 
@@ -80,7 +86,27 @@ def test_the_weighted_sum_is_what_the_services_client_has_added_up() -> None:
 
 def test_tables_of_optimizer_steps_make_up_the_metrics_of_an_epoch() -> None:
     tables = [_table([1.0, 0.0, 0.0, 1.0], [1.5, 0.0, 0.5, 1.0]), _table([0.0] * 4, [1.0, 0.0, float("nan"), 0.5])]
-    metrics = RewardTable.concatenate(tables).metrics(AdvantagesConfig())
+    metrics = RewardTable.concatenate(tables).metrics(AdvantagesConfig(), _configs())
     assert metrics["reward_mean"] == pytest.approx((1.5 + 0 + 0.5 + 1 + 1 + 0 + 0.5) / 7)
     assert metrics["unscored"] == 1
     assert metrics["groups_dropped"] == 1
+
+
+def test_a_group_whose_rewards_differ_but_cancel_counts_as_one_without_signal() -> None:
+    """Totals tie in both groups; taken one by one, the rewards of the second differ."""
+    table = _table([0.0, 2.0, 0.0, 1.0], [1.0, 1.0, 0.75, 0.75])
+    by_total = table.metrics(AdvantagesConfig(), _configs())
+    assert by_total["zero_std_ratio"] == 1
+    each = AdvantagesConfig(normalise="each", std="group")
+    assert table.metrics(each, _configs())["zero_std_ratio"] == 0
+
+
+@given(first=arrays(np.float64, (12,), elements=st.floats(0, 1)), weight=st.floats(0.1, 10))
+def test_rewards_that_cancel_out_teach_nothing(first: np.ndarray, weight: float) -> None:
+    """What rounding leaves of a + (1 - a) must not become an advantage, nor a pair."""
+    groups = np.repeat(np.arange(3), 4)
+    opposite = np.stack([first, 1 - first], 1)
+    for global_std in (True, False):
+        found = decoupled_advantages(opposite, [weight, weight], groups, global_std=global_std)
+        assert not found.any()
+    assert not group_advantages(weight * first + weight * (1 - first), groups, global_std=True).any()

@@ -4,7 +4,6 @@ They need no path of the sampler, so rollouts may come from any sampler, or from
 `noise_draws` pairs of a noise level and noise; they depend on the sample's seed and the draw alone.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,8 +87,3 @@ def per_sample(value: Tensor, like: Tensor) -> Tensor:
 def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
     """(batch,) mean squared error over all other dimensions."""
     return ((predicted.float() - target.float()) ** 2).flatten(1).mean(1)
-
-
-def sample_seeds(identity: Sequence[int], epoch: int) -> list[int]:
-    """Seeds of dataset rows, other ones in every epoch."""
-    return [stable_seed("row", row, epoch) for row in identity]

@@ -11,6 +11,7 @@ The bias is each sample's own. (The released code's mean runs over the whole mic
 
 from typing import Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from trainer.algorithms.flow_grpo import FlowGrpo, FlowGrpoConfig
@@ -22,8 +23,8 @@ class GrpoGuardConfig(FlowGrpoConfig):
     """Settings as for Flow-GRPO; clip ranges that suit it are some fifty times smaller."""
 
     name: Literal["grpo_guard"]  # type: ignore[assignment]
-    clip_range: float = 2e-6
-    kl_weight: float = 0.0
+    clip_range: float = Field(2e-6, gt=0)
+    kl_weight: float = Field(0.0, ge=0)
 
 
 class GrpoGuard(FlowGrpo):
