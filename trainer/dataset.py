@@ -60,6 +60,12 @@ def read_rows(path: Path, image_fields: Sequence[str]) -> list[DataRow]:
     return rows
 
 
+def read_data(config: TrainConfig) -> list[DataRow]:
+    """The rows of `algorithm.data`, with the images that the algorithm learns from (see `read_rows`)."""
+    assert config.data is not None
+    return read_rows(config.data, ["image"] if isinstance(config.algorithm, SftConfig) else ["chosen", "rejected"])
+
+
 class DatasetSource:
     """Draws rows, without repeats until all have been used; the same for the same seed and epoch on any processes.
 
@@ -75,17 +81,15 @@ class DatasetSource:
     ) -> None:
         self._config, self._accelerator = config, accelerator
         self._generator, self._encoder = generator, encoder
-        assert config.data is not None
         algorithm = config.algorithm
+        self.rows = read_data(config)
         self._steps = algorithm.optimizer_steps_per_epoch
         if isinstance(algorithm, SftConfig):
-            self.rows = read_rows(config.data, ["image"])
             self._per_step, self._size = algorithm.images_per_step, algorithm.micro_batch_size
             self._dropout = algorithm.prompt_dropout
         else:
             assert isinstance(algorithm, DpoConfig)
             assert algorithm.pairs_per_epoch is not None
-            self.rows = read_rows(config.data, ["chosen", "rejected"])
             self._per_step, self._size = algorithm.pairs_per_epoch // self._steps, algorithm.micro_batch_pairs
             self._dropout = 0.0
 

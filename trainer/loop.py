@@ -3,21 +3,26 @@
 Runs on one process or several under `accelerate launch`.
 """
 
+import json
 import time
 from contextlib import AbstractContextManager, nullcontext
+from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
-from assay.errors import FingerprintMismatchError
+from assay.errors import ConfigError, FingerprintMismatchError
+from assay.files import write_whole
 from assay.rewards import RewardSet
 from generators.loading import load_trainable
 from generators.trainable import TrainableGenerator
 from trainer.algorithms.choice import make_algorithm
-from trainer.arithmetic import MemoryEstimate, arithmetic, memory_estimate
+from trainer.arithmetic import arithmetic, memory_estimate
 from trainer.batch_source import BatchSource
 from trainer.checkpoint import gather_tensors, load_checkpoint, newest_checkpoint, put_tensors, save_checkpoint
 from trainer.config import TrainConfig
@@ -51,7 +56,8 @@ class Trainer:
     ) -> None:
         self._config, self._accelerator, self._judges = config, accelerator, judges
         self._folder = RunFolder(config.run.output)
-        prompts = read_prompts(config.prompts.train) if config.prompts.train and rewards else []
+        self._claim_folder()
+        prompts = read_prompts(config.prompts.train) if config.prompts.train and config.data is None else []
         test_prompts = read_prompts(config.prompts.test) if config.prompts.test and config.evaluation else []
         torch.manual_seed(config.run.seed)
         self._generator = _load_generator(config, accelerator)
@@ -59,7 +65,11 @@ class Trainer:
         self._layout = lay_out(accelerator, self._generator.transformer, config.optimizer)
         trained = list(self._layout.parameters.values())
         self._encoder = PromptEncoder(
-            self._generator, accelerator.device, config.model.embeddings_cache, model_digest(config)
+            self._generator,
+            accelerator.device,
+            config.model.embeddings_cache,
+            model_digest(config),
+            getattr(torch, config.model.encoder_dtype),
         )
         self._algorithm = make_algorithm(config, self._generator, self._encoder.negative, trained)
         self._ema = Ema(trained, config.ema.decay, config.ema.every_steps) if config.ema.enabled else None
@@ -74,15 +84,13 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the configured number of epochs, from the newest checkpoint if there is one."""
-        if self._accelerator.is_main_process:
-            self._folder.claim(self._config)
-        second_branch = not self._generator.embeds_guidance
-        found = arithmetic(self._config, self._accelerator.num_processes, second_branch=second_branch)
-        self._accelerator.print(f"{found}\n{self._memory()}")
+        self._accelerator.print(self._amounts())
         self._resume()
         trackers = {"tensorboard": {"purge_step": self._epoch + 1}}  # epochs that are trained again are shown once
         self._accelerator.init_trackers("assay", init_kwargs=trackers)
         self._held_out.evaluate(0, self._minutes)
+        if self._epoch and self._held_out.is_due(self._epoch):  # the run may have been killed before, or in it
+            self._held_out.evaluate(self._epoch, self._minutes)
         progress = tqdm(
             range(self._epoch, self._config.run.epochs),
             desc="training",
@@ -91,13 +99,30 @@ class Trainer:
         )
         for epoch in progress:
             if self._held_out.patience_is_over(epoch):
-                tqdm.write(f"stopped after {epoch} epochs: {self._held_out.standing(epoch)}")
+                self._accelerator.print(f"stopped after {epoch} epochs: {self._held_out.standing(epoch)}")
                 break
             metrics = self._train_epoch(epoch)
             progress.set_postfix_str(_shown(metrics))
             self._save_and_evaluate()
         self._held_out.evaluate(self._epoch, self._minutes)
         self._held_out.close(self._epoch)
+
+    def _claim_folder(self) -> None:
+        """Refuse another run's folder before anything is loaded, on all processes alike: none waits for one that left.
+
+        Raises:
+            ConfigError: see `RunFolder.claim`; or the folder cannot be written.
+        """
+        error = None
+        if self._accelerator.is_main_process:
+            try:
+                self._folder.claim(self._config)
+            except (ConfigError, OSError) as found:
+                error = str(found)
+        if self._accelerator.num_processes > 1:
+            error = broadcast_object_list([error])[0]
+        if error is not None:
+            raise ConfigError(error)
 
     def _make_source(
         self, prompts: list[PromptTask], rewards: RewardSet | None, trained: list[torch.nn.Parameter]
@@ -132,7 +157,7 @@ class Trainer:
             if index > 0:
                 own.maxima.clear()  # only the first step is on-policy: its ratios must be exactly 1
             sums.merge(own)
-            grad_norms += [] if norm is None else [norm]
+            grad_norms += [norm] if norm is not None and isfinite(norm) else []
             update_s += time.monotonic() - started
         self._epoch = epoch + 1
         self._algorithm.after_epoch(self._epoch)
@@ -169,6 +194,7 @@ class Trainer:
             scaler = self._accelerator.scaler
             lora = self._folder.root / "lora"
             self._generator.save_lora(lora, tensors["ema" if self._ema else "adapter"])
+            self._write_needs(lora)
             save_checkpoint(
                 self._folder.checkpoints,
                 epoch=self._epoch,
@@ -182,6 +208,13 @@ class Trainer:
                 lora=lora,
             )
         self._accelerator.wait_for_everyone()
+
+    def _write_needs(self, lora: Path) -> None:
+        """Say beside the LoRA what it was trained on top of, where that is more than the model."""
+        model = self._config.model
+        if model.cold_start_lora:
+            needs = {"base": model.path, "fuse_first": model.cold_start_lora}
+            write_whole(lora / "needs.json", json.dumps(needs, indent=1) + "\n")
 
     def _resume(self) -> None:
         """Take up the newest checkpoint, or start over where there is none."""
@@ -209,13 +242,11 @@ class Trainer:
             return
         if isinstance(self._source, DatasetSource):
             prompts = [*prompts, *(PromptTask(row.prompt, None) for row in self._source.rows)]
-        self._encoder.fill_folder(
-            prompts, process=self._accelerator.process_index, num_processes=self._accelerator.num_processes
-        )
-        self._accelerator.wait_for_everyone()
+        self._encoder.fill_folder(prompts, self._accelerator)
         self._generator.drop_text_encoders()
 
-    def _memory(self) -> MemoryEstimate:
+    def _amounts(self) -> str:
+        """What the configuration amounts to on this model."""
         generator = self._generator
         components = [part for part in generator.pipeline.components.values() if isinstance(part, torch.nn.Module)]
         others = [part for part in components if part is not generator.transformer]
@@ -223,7 +254,10 @@ class Trainer:
         if len(generator.latent_shape) == 3:  # not packed: the transformer makes tokens of patches
             tokens //= int(generator.transformer.config.patch_size) ** 2
         num_tokens = tokens + self._encoder.negative.tokens.shape[1]
-        return memory_estimate(self._config, generator.transformer, others, num_tokens)
+        branch = not generator.embeds_guidance
+        epoch = arithmetic(self._config, self._accelerator.num_processes, second_branch=branch)
+        memory = memory_estimate(self._config, generator.transformer, others, num_tokens, second_branch=branch)
+        return f"{epoch}\n{memory}"
 
     def _fingerprints(self) -> dict[str, str]:
         return {name: value for judge in self._judges for name, value in judge.fingerprints.items()}

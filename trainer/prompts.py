@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from assay.errors import ConfigError
 from assay.tasks import GenEvalTask
@@ -44,7 +45,8 @@ def read_prompts(path: Path) -> list[PromptTask]:
     """Read a GenEval JSONL file.
 
     Raises:
-        ConfigError: the file is missing or empty, or a line is not a task; the message names file, line and field.
+        ConfigError: the file is missing or empty, a line is not a task, or its references cannot be read or are not
+            like the others'; the message names file, line and field.
     """
     if not path.is_file():
         raise ConfigError(f"prompts: file {path} does not exist")
@@ -63,7 +65,34 @@ def read_prompts(path: Path) -> list[PromptTask]:
     for number, prompt in enumerate(prompts, 1):
         if missing := [str(file) for file in prompt.references if not file.is_file()]:
             raise ConfigError(f"prompts: {path}, line {number}: references {', '.join(missing)} do not exist")
+    _check_references(path, prompts)
     return prompts
+
+
+def _check_references(path: Path, prompts: list[PromptTask]) -> None:
+    """Refuse now what cannot share a batch: any two prompts may meet in one, in the middle of an epoch."""
+    known: dict[Path, str] = {}  # pictures may serve many prompts
+    first = ""
+    for number, prompt in enumerate(prompts, 1):
+        for file in prompt.references:
+            if file not in known:
+                known[file] = _size(file, f"prompts: {path}, line {number}")
+        sizes = " ".join(known[file] for file in prompt.references) or "none"
+        first = first or sizes
+        if sizes != first:
+            raise ConfigError(
+                f"prompts: {path}: references of all prompts must have the same number and sizes; "
+                f"line 1 has {first}, line {number} has {sizes}"
+            )
+
+
+def _size(picture: Path, where: str) -> str:
+    """Width x height, of which the header alone is read."""
+    try:
+        with Image.open(picture) as image:
+            return f"{image.width}x{image.height}"
+    except OSError as error:
+        raise ConfigError(f"{where}: reference {picture} is not an image that can be read: {error}") from error
 
 
 def draw_epoch(

@@ -8,8 +8,10 @@ lora/ table.md results.json gallery.png reward_curve.png ratios.png     renewed 
 best/               the LoRA of the best evaluation
 """
 
+import hashlib
 import json
 from collections.abc import Iterable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,11 @@ from PIL import Image
 
 from assay.errors import ConfigError
 from assay.files import digest_file, digest_folder, write_whole
+from generators.text_to_image import LORA_FILE, find_lora
 from trainer.config import TrainConfig
+from trainer.dataset import read_data
 from trainer.evaluation import EvaluatedImage, Evaluation
+from trainer.prompts import read_prompts
 
 # Fields that may differ when a run is taken up again: they decide when and where it runs, not its numbers.
 FREE_RUN_FIELDS = {
@@ -43,14 +48,15 @@ class RunFolder:
         self._metrics = root / "metrics.jsonl"
 
     def claim(self, config: TrainConfig) -> None:
-        """Make the folder this run's, or check that it is.
+        """Make the folder this run's, or check that it is. Where nothing was evaluated or trained yet, it is free.
 
         Raises:
-            ConfigError: it holds a run with other settings; names the first field that differs.
+            ConfigError: it holds a run with other settings; names the first field that differs. Or a file that decides
+                the numbers cannot be read.
         """
         mine = dict(_flat(_identity(config)))
         record = self.root / "run.json"
-        if record.exists():
+        if record.exists() and (self._metrics.exists() or (self.root / "evaluations").exists()):
             theirs = json.loads(record.read_text())
             for field in sorted(mine.keys() | theirs.keys()):
                 if mine.get(field) != theirs.get(field):
@@ -106,15 +112,40 @@ class RunFolder:
 
 
 def _identity(config: TrainConfig) -> dict[str, Any]:
-    """All settings but the free ones, and a digest of the model's weights where they are local files."""
+    """All settings but the free ones, and digests of the local files that they name."""
     settings = config.model_dump(mode="json")
     for field in FREE_RUN_FIELDS:
         settings["run"].pop(field)
     settings["model"].pop("embeddings_cache")
     for reward in [*settings["rewards"], *((settings["evaluation"] or {}).get("rewards", ()))]:
         reward.pop("targets")
-    data = digest_file(config.data) if config.data is not None and config.data.is_file() else None
-    return {**settings, "weights": model_digest(config), "data": data}
+    return {**settings, "weights": model_digest(config), **_contents(config)}
+
+
+def _contents(config: TrainConfig) -> dict[str, str]:
+    """Digests of what the run starts and learns from, by field. What is on the hub has only its name."""
+    files = {"prompts.train": config.prompts.train, "prompts.test": config.prompts.test, "algorithm.data": config.data}
+    if config.model.cold_start_lora and isinstance(folder := find_lora(config.model.cold_start_lora), Path):
+        files["model.cold_start_lora"] = folder / LORA_FILE
+    digests = {name: digest_file(file) for name, file in files.items() if file is not None and file.is_file()}
+    return {f"content of {name}": digest for name, digest in {**digests, "pictures": _pictures(config)}.items()}
+
+
+def _pictures(config: TrainConfig) -> str:
+    """Digest of the names and sizes in bytes of the pictures that are learnt from, and of the prompts' references.
+
+    Not of their contents: to read a large set whole would take longer than much else of the start. A picture drawn
+    anew hardly ever has as many bytes as before.
+    """
+    prompts = config.prompts.train if config.data is None else None
+    test_prompts = config.prompts.test if config.evaluation else None
+    files = [image for row in (read_data(config) if config.data else []) for image in row.images]
+    for path in (prompts, test_prompts):
+        files += [reference for prompt in (read_prompts(path) if path else []) for reference in prompt.references]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file}:{file.stat().st_size}\n".encode())
+    return digest.hexdigest()
 
 
 def model_digest(config: TrainConfig) -> str:
@@ -164,7 +195,7 @@ def _number(value: float | None) -> float:
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: null stands for it."""
+    """JSON has no NaN and no infinity: null stands for them."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and not isfinite(value) else value

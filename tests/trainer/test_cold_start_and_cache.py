@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import torch
 import yaml
 from redness import Redness
 from safetensors.torch import load_file
+from whole_runs import start_run
 
 from assay.errors import ConfigError
 from assay.testing import serve_in_background
 from generators.sd3 import SD3Generator
 from miniature.datasets import write_captioned_pictures
+from trainer import embeddings_cache
 from trainer.cli import train
 from trainer.dataset import read_rows
 from trainer.embeddings_cache import PromptEncoder
@@ -36,6 +39,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _train(folder: Path, weights: Path, algorithm: dict[str, Any], **sections: dict[str, Any]) -> Path:
+    assert train(_configure(folder, weights, algorithm, **sections)) == 0
+    return folder / "run"
+
+
+def _configure(folder: Path, weights: Path, algorithm: dict[str, Any], **sections: dict[str, Any]) -> Path:
     config: dict[str, Any] = {
         "model": {"path": str(weights), "height": 64, "width": 64, "max_sequence_length": 0, "lora_rank": 2},
         "algorithm": algorithm,
@@ -47,8 +55,7 @@ def _train(folder: Path, weights: Path, algorithm: dict[str, Any], **sections: d
         config[name] = {**config.get(name, {}), **values} if isinstance(values, dict) else values
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    assert train(folder / "config.yaml") == 0
-    return folder / "run"
+    return folder / "config.yaml"
 
 
 def _sft(data: Path, **changes: Any) -> dict[str, Any]:
@@ -119,6 +126,68 @@ def test_prompts_encoded_before_the_run_give_the_same_bits(tmp_path: Path, tiny_
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_prompts_that_are_not_learnt_from_are_not_encoded(
+    tmp_path: Path, tiny_model: Path, pictures: Path, red: str
+) -> None:
+    cache = tmp_path / "embeddings"
+    _train(
+        tmp_path,
+        tiny_model,
+        _sft(pictures),
+        model={"embeddings_cache": str(cache)},
+        prompts={"train": str(tmp_path / "absent.jsonl")},
+        rewards=[{"name": "red", "scorer": "redness", "targets": [red]}],
+    )
+    captions = {json.loads(line)["prompt"] for line in pictures.read_text().splitlines()}
+    assert len(list(cache.glob("*.safetensors"))) == len(captions) + 1  # and the empty prompt
+
+
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_embeddings_are_kept_in_the_encoders_precision_and_lose_nothing(
+    tmp_path: Path, tiny_model: Path, in_folder: bool
+) -> None:
+    generator = SD3Generator.from_pretrained(
+        str(tiny_model), height=64, width=64, max_sequence_length=0, encoder_dtype=torch.bfloat16
+    )
+    encoder = PromptEncoder(generator, "cpu", tmp_path if in_folder else None, dtype=torch.bfloat16)
+    kept, computed = encoder([PromptTask("two cups", None)]), generator.encode_prompts(["two cups"])
+    assert kept.tokens.dtype == computed.tokens.dtype == torch.float32
+    assert torch.equal(kept.tokens, computed.tokens)
+    assert torch.equal(kept.pooled, computed.pooled)
+    for file in tmp_path.glob("*.safetensors"):
+        assert {value.dtype for value in load_file(file).values()} == {torch.bfloat16}
+
+
+def test_a_group_reads_its_prompt_once(
+    tmp_path: Path, tiny_generator: SD3Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = PromptEncoder(tiny_generator, "cpu", tmp_path)
+    read: list[Path] = []
+    monkeypatch.setattr(embeddings_cache, "load_file", lambda file: read.append(file) or load_file(file))
+    one, other = PromptTask("two cups", None), PromptTask("a dog", None)
+    found = encoder([one, one, other, one])
+    assert len(read) == 2
+    assert torch.equal(found.tokens[1], found.tokens[3])
+    assert torch.equal(found.tokens[2:3], encoder([other]).tokens)
+
+
+def test_a_machine_with_a_folder_of_its_own_has_all_prompts(tmp_path: Path, tiny_generator: SD3Generator) -> None:
+    """Before the barrier a process encodes its share; what the others put elsewhere it must encode too."""
+    prompts = [PromptTask(f"{number} cups", None) for number in range(5)]
+    encoder = PromptEncoder(tiny_generator, "cpu", tmp_path)
+    at_barrier: list[int] = []
+    second = SimpleNamespace(
+        process_index=1,
+        num_processes=2,
+        is_main_process=False,
+        wait_for_everyone=lambda: at_barrier.append(len(list(tmp_path.glob("*.safetensors")))),
+    )
+    encoder.fill_folder(prompts, second)
+    assert at_barrier == [3]  # the empty prompt, and two of the five
+    tiny_generator.drop_text_encoders()
+    assert len(encoder(prompts)) == 5
+
+
 def test_a_cache_of_another_model_is_not_read(tmp_path: Path, tiny_generator: SD3Generator) -> None:
     encoder = PromptEncoder(tiny_generator, "cpu", tmp_path, model="one")
     kept = encoder([PromptTask("two cups", None)])
@@ -151,3 +220,62 @@ def test_a_picture_that_cannot_be_read_stops_with_its_name(tmp_path: Path, tiny_
     (tmp_path / "data.jsonl").write_text('{"prompt": "x", "image": "broken.png"}\n')
     with pytest.raises(ConfigError, match=r"broken\.png is not an image that can be read"):
         _train(tmp_path, tiny_model, _sft(tmp_path / "data.jsonl"))
+
+
+@pytest.mark.parametrize("changed", ["algorithm.data", "pictures", "prompts.test", "model.cold_start_lora"])
+def test_a_run_is_not_taken_up_after_its_files_have_changed(tmp_path: Path, tiny_model: Path, changed: str) -> None:
+    """The settings are the same; what they name is another task, or another reference."""
+    data = write_captioned_pictures(tmp_path / "pictures", 4, seed=0)
+    prompts, lora = tmp_path / "prompts.jsonl", tmp_path / "cold"
+    prompts.write_text(PROMPTS.read_text())
+    generator = SD3Generator.from_pretrained(str(tiny_model), height=64, width=64, max_sequence_length=0)
+    generator.add_lora(2, 4)
+    generator.save_lora(lora)
+    arguments: dict[str, Any] = {
+        "model": {"cold_start_lora": str(lora)},
+        "prompts": {"test": str(prompts)},
+        "run": {"epochs": 1},
+    }
+    _train(tmp_path, tiny_model, _sft(data), **arguments)
+    _train(tmp_path, tiny_model, _sft(data), **arguments)
+    if changed == "model.cold_start_lora":
+        generator.save_lora(lora, {name: value + 1 for name, value in generator.transformer.named_parameters()})
+    elif changed == "pictures":
+        (data.parent / json.loads(data.read_text().splitlines()[0])["image"]).open("ab").write(b"more")
+    else:
+        file = prompts if changed == "prompts.test" else data
+        file.write_text("\n".join(file.read_text().splitlines()[1:]))
+    with pytest.raises(ConfigError, match=f"holds a run with content of {changed} = "):
+        _train(tmp_path, tiny_model, _sft(data), **arguments)
+
+
+def test_another_runs_folder_is_refused_by_all_processes_before_anything_is_loaded(
+    tmp_path: Path, tiny_model: Path, pictures: Path
+) -> None:
+    _train(tmp_path, tiny_model, _sft(pictures), run={"epochs": 1})
+    absent = tmp_path / "absent"
+    process = start_run(_configure(tmp_path, absent, _sft(pictures)), processes=2)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert output.count("holds a run with model.path") == 2
+    assert "no such folder" not in output
+
+
+def test_a_folder_in_which_nothing_was_trained_is_free(tmp_path: Path, tiny_model: Path, pictures: Path) -> None:
+    """A run whose model was misspelt is started again with the right one, without deleting anything."""
+    with pytest.raises(ConfigError, match="no such folder"):
+        _train(tmp_path, tmp_path / "absent", _sft(pictures))
+    assert len(list(_train(tmp_path, tiny_model, _sft(pictures)).glob("lora/*.safetensors"))) == 1
+
+
+def test_a_lora_says_what_must_be_fused_before_it(tmp_path: Path, tiny_model: Path, pictures: Path) -> None:
+    cold = _train(tmp_path / "cold", tiny_model, _sft(pictures), run={"epochs": 1})
+    assert not (cold / "lora/needs.json").exists()
+    run = _train(tmp_path / "next", tiny_model, _sft(pictures), run={"epochs": 1}, model={"cold_start_lora": str(cold)})
+    for folder in (run / "lora", run / "checkpoints/epoch-000001/lora"):
+        needs = json.loads((folder / "needs.json").read_text())
+        assert needs == {"base": str(tiny_model), "fuse_first": str(cold)}
+    generator = SD3Generator.from_pretrained(str(tiny_model), height=64, width=64, max_sequence_length=0)
+    generator.fuse_lora(needs["fuse_first"])
+    generator.pipeline.load_lora_weights(str(run / "lora"))  # the file beside it is in nobody's way
+    assert generator.pipeline.get_active_adapters()

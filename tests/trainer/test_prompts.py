@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from assay.errors import ConfigError
 from assay.tasks import GenEvalTask, ObjectClause
@@ -81,3 +82,31 @@ def test_bad_prompt_files_are_named(tmp_path: Path, text: str, message: str) -> 
         read_prompts(file)
     with pytest.raises(ConfigError, match="does not exist"):
         read_prompts(tmp_path / "absent.jsonl")
+
+
+def _with_references(folder: Path, *names: str) -> Path:
+    """A prompt file, a line for each of `names`, which are separated by blanks."""
+    rows = [{"prompt": "x", "tag": "counting", "include": [], "references": line.split()} for line in names]
+    file = folder / "prompts.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+def test_references_that_differ_are_refused_by_line_before_a_run_meets_them(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "square.png")
+    Image.new("RGB", (64, 32)).save(tmp_path / "wide.png")
+    assert len(read_prompts(_with_references(tmp_path, "square.png wide.png", "square.png wide.png"))) == 2
+    with pytest.raises(
+        ConfigError, match=r"prompts\.jsonl: .*same number and sizes; line 1 has 64x64, line 3 has 64x32"
+    ):
+        read_prompts(_with_references(tmp_path, "square.png", "square.png", "wide.png"))
+    with pytest.raises(ConfigError, match=r"line 1 has 64x64, line 2 has 64x64 64x64"):
+        read_prompts(_with_references(tmp_path, "square.png", "square.png square.png"))
+    with pytest.raises(ConfigError, match=r"line 1 has 64x64, line 2 has none"):
+        read_prompts(_with_references(tmp_path, "square.png", ""))
+
+
+def test_a_reference_that_is_no_picture_is_refused_by_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(ConfigError, match=r"line 1: reference .*broken\.png is not an image that can be read"):
+        read_prompts(_with_references(tmp_path, "broken.png"))
