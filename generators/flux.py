@@ -11,6 +11,7 @@ from torch import Tensor
 
 from assay.errors import ConfigError
 from generators.embeddings import PromptEmbeddings
+from generators.lora import ATTENTION
 from generators.shift import mu_of_size, shifted
 from generators.trainable import TrainableGenerator
 
@@ -25,14 +26,7 @@ class FluxGenerator(TrainableGenerator):
     TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
     # Attention (of single blocks too) and feed-forward layers, as Flow-GRPO trains them.
     LORA_TARGETS = (
-        "attn.add_k_proj",
-        "attn.add_q_proj",
-        "attn.add_v_proj",
-        "attn.to_add_out",
-        "attn.to_k",
-        "attn.to_q",
-        "attn.to_v",
-        "attn.to_out.0",
+        *ATTENTION,
         "ff.net.0.proj",
         "ff.net.2",
         "ff_context.net.0.proj",

@@ -16,6 +16,7 @@ from torch import Tensor
 from assay.errors import ConfigError
 from generators.embeddings import PromptEmbeddings
 from generators.flux2_klein import BASE_STEPS, text_layers
+from generators.lora import ATTENTION
 from generators.shift import shifted
 from generators.trainable import TrainableGenerator
 
@@ -32,14 +33,7 @@ class Flux2KleinTrainable(TrainableGenerator):
     TEXT_ENCODERS = ("text_encoder",)
     # The attention of double blocks, and of single ones, where it shares its layers with the feed-forward part.
     LORA_TARGETS = (
-        "attn.add_k_proj",
-        "attn.add_q_proj",
-        "attn.add_v_proj",
-        "attn.to_add_out",
-        "attn.to_k",
-        "attn.to_q",
-        "attn.to_v",
-        "attn.to_out.0",
+        *ATTENTION,
         "attn.to_qkv_mlp_proj",
         "attn.to_out",
     )

@@ -13,6 +13,18 @@ from torch import Tensor
 
 from assay.errors import ConfigError
 
+#: The attention projections of blocks with two streams, one of text and one of image.
+ATTENTION = (
+    "attn.add_k_proj",
+    "attn.add_q_proj",
+    "attn.add_v_proj",
+    "attn.to_add_out",
+    "attn.to_k",
+    "attn.to_q",
+    "attn.to_v",
+    "attn.to_out.0",
+)
+
 
 def add_lora(transformer: Any, rank: int, alpha: int, targets: Sequence[str]) -> list[torch.nn.Parameter]:
     """Put a fresh LoRA on linear layers and return its parameters, in float32 whatever the layers' precision.

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from generators.embeddings import PromptEmbeddings
+from generators.lora import ATTENTION
 from generators.shift import mu_of_size, shifted
 from generators.trainable import TrainableGenerator
 
@@ -23,16 +24,7 @@ class SD3Generator(TrainableGenerator):
     PIPELINE = StableDiffusion3Pipeline
     TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
     # The attention projections of both streams, as Flow-GRPO trains them.
-    LORA_TARGETS = (
-        "attn.add_k_proj",
-        "attn.add_q_proj",
-        "attn.add_v_proj",
-        "attn.to_add_out",
-        "attn.to_k",
-        "attn.to_q",
-        "attn.to_v",
-        "attn.to_out.0",
-    )
+    LORA_TARGETS = ATTENTION
 
     def sigmas(self, num_steps: int) -> list[float]:
         scheduler = self.pipeline.scheduler

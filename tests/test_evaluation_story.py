@@ -3,8 +3,6 @@
 import json
 import os
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 from page_commands import ROOT, commands_of, make_home
 from PIL import Image
+from served_geneval import serve_geneval
 
 from generators.sd3 import SD3Generator
 
@@ -38,19 +37,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def target(home: Path) -> Iterator[str]:
-    ready = home / "ready.json"
-    flags = ["serve.grpc_port=0", "serve.http_port=null", f"serve.ready_file={ready}"]
-    service = subprocess.Popen(
-        [sys.executable, "-m", "assay.cli", "serve", "geneval", *flags], cwd=home, env=ENVIRONMENT
-    )
-    try:
-        while not ready.exists():
-            assert service.poll() is None
-            time.sleep(0.05)
-        yield json.loads(ready.read_text())["grpc"]
-    finally:
-        service.terminate()
-        service.wait(timeout=60)
+    with serve_geneval(home) as address:
+        yield address
 
 
 def test_every_command_of_the_page_runs(home: Path, target: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from page_commands import commands_of, make_home
 from PIL import Image
+from served_geneval import serve_geneval
 
 from assay.client import RewardClient
 from assay.outcomes import Scored
@@ -81,21 +82,9 @@ def test_pictures_do_what_the_instructions_say(tmp_path: Path) -> None:
     expected = [json.loads(line) for line in (tmp_path / "expected.jsonl").open()]
     run = tmp_path / f"generated_images/miniature/{PLANNER}/{WEIGHTS.name}"
     images = [Image.open(run / str(edit["id"]) / f"img_{edit['k']}.png") for edit in expected]
-    ready = tmp_path / "ready.json"
-    serve = ["serve", "geneval", "serve.grpc_port=0", "serve.http_port=null", f"serve.ready_file={ready}"]
-    service = subprocess.Popen([sys.executable, "-m", "assay.cli", *serve], cwd=ROOT, env=ENVIRONMENT)
-    try:
-        deadline = time.monotonic() + 120
-        while not ready.exists():
-            assert service.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        with RewardClient([json.loads(ready.read_text())["grpc"]]) as client:
-            tasks = [edit["task"] for edit in expected]
-            outcomes = client.score(images, scorer="geneval", prompts=[t["prompt"] for t in tasks], tasks=tasks)
-    finally:
-        service.terminate()
-        assert service.wait(timeout=60) == 0
+    tasks = [edit["task"] for edit in expected]
+    with serve_geneval() as address, RewardClient([address]) as client:
+        outcomes = client.score(images, scorer="geneval", prompts=[task["prompt"] for task in tasks], tasks=tasks)
     followed = [isinstance(outcome, Scored) and outcome.components["correct"] for outcome in outcomes]
     assert len(followed) > 60
     assert sum(followed) / len(followed) >= 0.8

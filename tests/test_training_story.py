@@ -3,13 +3,12 @@
 import json
 import os
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from page_commands import ROOT, commands_of, make_home
+from served_geneval import serve_geneval
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 FEWER = {"--sft 2000": "--sft 20", "--pairs 400": "--pairs 8", "--edits 200": "--edits 8"}
@@ -28,19 +27,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def target(home: Path) -> Iterator[str]:
-    ready = home / "ready.json"
-    flags = ["serve.grpc_port=0", "serve.http_port=null", f"serve.ready_file={ready}"]
-    service = subprocess.Popen(
-        [sys.executable, "-m", "assay.cli", "serve", "geneval", *flags], cwd=home, env=ENVIRONMENT
-    )
-    try:
-        while not ready.exists():
-            assert service.poll() is None
-            time.sleep(0.05)
-        yield json.loads(ready.read_text())["grpc"]
-    finally:
-        service.terminate()
-        service.wait(timeout=60)
+    with serve_geneval(home) as address:
+        yield address
 
 
 def test_every_command_of_the_page_runs(home: Path, target: str) -> None:

@@ -4,34 +4,23 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from served_geneval import serve_geneval
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    ready = tmp_path_factory.mktemp("service") / "ready.json"
-    flags = ["serve.grpc_port=0", "serve.http_port=null", f"serve.ready_file={ready}"]
-    service = subprocess.Popen(
-        [sys.executable, "-m", "assay.cli", "serve", "geneval", *flags], cwd=ROOT, env=ENVIRONMENT
-    )
-    try:
-        while not ready.exists():
-            assert service.poll() is None
-            time.sleep(0.05)
-        yield json.loads(ready.read_text())["grpc"]
-    finally:
-        service.terminate()
-        service.wait(timeout=60)
+def target() -> Iterator[str]:
+    with serve_geneval() as address:
+        yield address
 
 
 @pytest.mark.parametrize("config", ["miniature_counting", "miniature_fast", "miniature_nft"])
