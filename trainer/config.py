@@ -174,7 +174,7 @@ class TrainConfig(ConfigModel):
         """A field that is written down must do something."""
         algorithm, idle = self.algorithm, []
         if self.sampling is not None and not isinstance(algorithm, FlowGrpoConfig):
-            named = self.sampling.model_fields_set & {"noise_level", "sde_type"}
+            named = self.sampling.model_fields_set & {"noise_level", "sde_type", "same_latent"}
             idle += [f"sampling.{field} with algorithm {algorithm.name}" for field in sorted(named)]
         if isinstance(algorithm, FlowGrpoConfig) and algorithm.window is not None:
             named = algorithm.model_fields_set & {"timestep_strategy", "timestep_fraction"}

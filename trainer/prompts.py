@@ -40,6 +40,10 @@ class RolloutSample:
         """A fresh CPU generator, the same for the same sample on any process and after any resume."""
         return torch.Generator().manual_seed(self.seed)
 
+    def group_generator(self) -> torch.Generator:
+        """Likewise, the same for all samples of the group."""
+        return torch.Generator().manual_seed(stable_seed("start", self.group_seed))
+
 
 def read_prompts(path: Path) -> list[PromptTask]:
     """Read a GenEval JSONL file.

@@ -62,6 +62,7 @@ def collect(
             sigmas=sigmas,
             guidance_scale=sampling.guidance_scale,
             generators=[sample.generator() for sample in chunk],
+            starts=[sample.group_generator() for sample in chunk] if sampling.same_latent else None,
             plan=planner(chunk),
             step=STOCHASTIC_STEPS[sampling.sde_type],
         )

@@ -28,6 +28,11 @@ class SamplingConfig(ConfigModel):
     group_size: int = Field(24, ge=2, description="images per prompt and group")
     groups_per_epoch: int = Field(48, ge=1, description="over all processes")
     micro_batch_size: int = Field(9, ge=1, description="images sampled, scored and trained at once, per process")
+    same_latent: bool = Field(
+        False,
+        description="a group starts from one noise and differs by its stochastic steps alone, which then get the "
+        "whole credit; Flow-GRPO-Fast branches so, Flow-GRPO found different noise better",
+    )
     one_step_off_policy: bool = Field(
         False, description="sample the next epoch before this one's update, so that no one waits for rewards"
     )
@@ -130,6 +135,7 @@ def sample_trajectory(
     sigmas: Sequence[float],
     guidance_scale: float,
     generators: Sequence[torch.Generator],
+    starts: Sequence[torch.Generator] | None = None,
     plan: StepPlan | None = None,
     step: StochasticStep = sde_step,
 ) -> Trajectory:
@@ -141,6 +147,7 @@ def sample_trajectory(
         sigmas: the schedule, from 1 to 0.
         guidance_scale: 1 for none.
         generators: one a sample; its initial noise and the noise of its stochastic steps are drawn from it.
+        starts: one a sample, for its initial noise alone; None: `generators`.
         plan: where noise is added and what is kept; None for the deterministic sampler.
         step: how noise is added.
     """
@@ -148,7 +155,7 @@ def sample_trajectory(
     plan = plan or StepPlan.deterministic(batch, len(sigmas) - 1)
     noise_levels = plan.noise_levels.to(device)
     levels = torch.tensor(sigmas, dtype=torch.float32, device=device)
-    latents = draw_noise((batch, *model.latent_shape), generators, device)
+    latents = draw_noise((batch, *model.latent_shape), starts or generators, device)
     trained = plan.trained.to(device)
     states = torch.empty(*trained.shape, *model.latent_shape, device=device)
     next_states, means = torch.empty_like(states), torch.empty_like(states)

@@ -279,8 +279,9 @@ class _Batch:
         del self._leases[unit.name]
 
     def _abandon(self) -> None:
-        """Leave nothing claimed and nothing half done."""
-        for task in self._running.values():
-            shutil.rmtree(task.folder, ignore_errors=True)
-        for lease in self._leases.values():
+        """Leave nothing claimed and nothing half done, wherever a signal struck: a unit may be claimed, and its attempt
+        begun, without being among those that run."""
+        for name, lease in self._leases.items():
+            if is_held(lease):
+                self._ledger.clear_attempts(name)
             lease.release()

@@ -163,15 +163,21 @@ class Ledger:
         for name in names | {path.stem for path in self._leases.glob("*.lease")}:
             lease = self._lease(name)
             if try_acquire(lease):
-                self._clear_attempts(name)
+                self.clear_attempts(name)
                 lease.release()
 
     def new_attempt(self, unit: Unit) -> Path:
         """A fresh folder to work in; what dead attempts at the unit left behind goes. Only under the unit's lease."""
-        self._clear_attempts(unit.name)
+        self.clear_attempts(unit.name)
         folder = self._attempts / f"{unit.name}-{uuid.uuid4().hex[:8]}"
         (folder / "outputs").mkdir(parents=True)
         return folder
+
+    def clear_attempts(self, name: str) -> None:
+        """Remove all work in progress at the unit of that name. Only under the unit's lease."""
+        for left in self._attempts.iterdir():
+            if left.name.startswith(f"{name}-"):
+                shutil.rmtree(left, ignore_errors=True)
 
     def publish(self, unit: Unit, attempt: Path, entry: Entry) -> None:
         """Put an attempt's outputs and their entry in place, by one rename. Only under the unit's lease."""
@@ -196,11 +202,6 @@ class Ledger:
 
     def _lease(self, name: str) -> SoftFileLease:
         return SoftFileLease(self._leases / f"{name}.lease", lease_duration=LEASE_S, thread_local=False)
-
-    def _clear_attempts(self, name: str) -> None:
-        for left in self._attempts.iterdir():
-            if left.name.startswith(f"{name}-"):
-                shutil.rmtree(left, ignore_errors=True)
 
 
 def try_acquire(lease: SoftFileLease) -> bool:

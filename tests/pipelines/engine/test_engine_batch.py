@@ -62,6 +62,18 @@ def test_units_are_done_in_the_order_given(ledger: Ledger, order: list[str]) -> 
     assert leftovers(ledger.root) == []
 
 
+def test_a_signal_within_the_claim_of_a_unit_leaves_nothing_claimed(tmp_path: Path) -> None:
+    class Interrupted(Ledger):
+        def new_attempt(self, unit: Unit) -> Path:
+            super().new_attempt(unit)
+            raise KeyboardInterrupt
+
+    ledger = Interrupted(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        do([make_unit("a")], ledger)
+    assert leftovers(ledger.root) == []
+
+
 def test_what_is_done_is_skipped(ledger: Ledger, order: list[str]) -> None:
     units = [make_unit(item) for item in "abc"]
     do(units[:2], ledger, recorded())
