@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import CLIPModel
 
-from services.geneval.detectors.detector import DetectedObject
-from services.geneval.model_files import (
+from assay.serving.model_files import (
     ModelLoadError,
     digest_model,
     load_complete,
@@ -25,6 +24,7 @@ from services.geneval.model_files import (
     load_tokenizer,
     locate_model,
 )
+from services.geneval.detectors.detector import DetectedObject
 from services.geneval.vocabulary import COLORS
 
 BACKGROUND = 0x99

@@ -3,8 +3,6 @@
 Every reading carries the same components and evidence; only `value`, which is trained on, differs.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from assay.outcomes import Evidence, Failed, Outcome, Scored
+from assay.serving.fingerprint import digest_code, digest_parts
 from assay.serving.scorer import Limits, Sample, ScorerInfo
 from assay.tasks import GenEvalTask, ObjectClause
 from services.geneval.examination import Examination, Examiner
+
+_CODE = digest_code(Path(__file__).parent)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class GenEvalScorer:
         self._reading = READINGS[reading]
         self._info = ScorerInfo(
             name=name,
-            fingerprint=_fingerprint({**examiner.fingerprint_parts, "reading": reading, "code": _code_digest()}),
+            fingerprint=digest_parts({**examiner.fingerprint_parts, "reading": reading, "code": _CODE}),
             value_range=(self._reading.lowest(max_objects), 1.0),
             deterministic=True,
             tasks=("GenEvalTask",),
@@ -91,16 +92,3 @@ class GenEvalScorer:
         }
         evidence = Evidence(detections=examination.detections, reason=verdict.reason)
         return Scored(self._reading.value(examination), components, evidence)
-
-
-def _fingerprint(parts: dict[str, str]) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _code_digest() -> str:
-    """SHA-256 over the source of this package: whatever in it changes, scores may."""
-    folder = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes())
-    return digest.hexdigest()

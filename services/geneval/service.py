@@ -2,13 +2,13 @@
 
 from typing import Any
 
+from assay.serving.model_files import ModelLoadError
 from assay.serving.scorer import Scorer
 from services.geneval.colors import ClipColors
 from services.geneval.config import DetectorBlock, GenEvalConfig, read_config
 from services.geneval.detectors.detector import Detector
 from services.geneval.detectors.transformers_detector import TransformersDetector
 from services.geneval.examination import Examiner
-from services.geneval.model_files import ModelLoadError
 from services.geneval.scorer import GenEvalScorer
 
 

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
+from assay.serving.model_files import ModelLoadError
 from services.geneval.colors import BACKGROUND, ClipColors, ColorQuestion, crop_object
 from services.geneval.detectors.detector import DetectedObject
-from services.geneval.model_files import ModelLoadError
 from services.geneval.vocabulary import COLORS
 
 Box = tuple[float, float, float, float]

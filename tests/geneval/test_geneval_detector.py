@@ -15,9 +15,9 @@ from transformers import (
     SwinConfig,
 )
 
+from assay.serving.model_files import ModelLoadError
 from services.geneval.detectors.detector import DetectedObject
 from services.geneval.detectors.transformers_detector import TransformersDetector
-from services.geneval.model_files import ModelLoadError, digest_model, locate_model, resolve_device
 from services.geneval.vocabulary import geneval_class_name
 
 
@@ -184,28 +184,6 @@ def test_pickled_weights_are_never_read(broken: Path) -> None:
 def test_model_of_another_kind_is_refused(clip_folder: Path) -> None:
     with pytest.raises(ModelLoadError, match="model_type is 'clip'; allowed: mask2former, rt_detr"):
         TransformersDetector(str(clip_folder))
-
-
-@pytest.mark.parametrize("name", ["no/such/folder", "nowhere", "assay-tests/no-such-model"])
-def test_model_that_is_nowhere_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelLoadError, match=name):
-        locate_model(name)
-
-
-@pytest.mark.parametrize("device", ["tpu-9000", "cuda:77"])
-def test_unusable_device_is_named(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ModelLoadError, match=device):
-        resolve_device(device)
-
-
-def test_digest_follows_the_contents_not_the_place(mask2former_folder: Path, broken: Path) -> None:
-    assert digest_model(broken) == digest_model(mask2former_folder)
-    (broken / "README.md").write_text("a model card changes nothing")
-    assert digest_model(broken) == digest_model(mask2former_folder)
-    _edit_weights(broken, class_predictor__bias=torch.ones(4))
-    assert digest_model(broken) != digest_model(mask2former_folder)
 
 
 def test_full_size_architecture_loads_and_detects(tmp_path: Path) -> None:

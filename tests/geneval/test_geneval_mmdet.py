@@ -17,6 +17,7 @@ from PIL import Image  # noqa: E402
 
 from assay.client import RewardClient  # noqa: E402
 from assay.outcomes import Scored  # noqa: E402
+from assay.serving.model_files import ModelLoadError  # noqa: E402
 from assay.testing import serve_in_background  # noqa: E402
 from services.geneval.detectors.mmdet_detector import (  # noqa: E402
     OFFICIAL_CONFIG,
@@ -24,7 +25,6 @@ from services.geneval.detectors.mmdet_detector import (  # noqa: E402
     build_model,
     find_config,
 )
-from services.geneval.model_files import ModelLoadError  # noqa: E402
 from services.geneval.service import build_scorers  # noqa: E402
 
 

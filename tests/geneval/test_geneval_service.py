@@ -10,10 +10,10 @@ import yaml
 
 from assay.errors import ConfigError
 from assay.outcomes import Scored
+from assay.serving.model_files import ModelLoadError
 from assay.serving.scorer import Sample
 from assay.tasks import GenEvalTask
 from services.geneval.config import read_config
-from services.geneval.model_files import ModelLoadError
 from services.geneval.service import build_scorers
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs" / "services"

@@ -24,10 +24,10 @@ from mmengine.logging import HistoryBuffer
 from numpy.typing import NDArray
 
 from assay.files import digest_file
+from assay.serving.model_files import ModelLoadError
 from services.geneval.detectors.detector import DetectedObject
 from services.geneval.detectors.overlap import without_overlaps
 from services.geneval.detectors.passes import detect_in_passes
-from services.geneval.model_files import ModelLoadError
 from services.geneval.vocabulary import geneval_class_name
 
 OFFICIAL_CONFIG = "mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco"

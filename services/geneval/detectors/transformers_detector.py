@@ -17,11 +17,7 @@ from transformers import (
     Mask2FormerForUniversalSegmentation,
 )
 
-from services.geneval.detectors.detector import DetectedObject
-from services.geneval.detectors.model_outputs import Frame, ObjectTensors, objects_from_boxes, objects_from_masks
-from services.geneval.detectors.overlap import without_overlaps
-from services.geneval.detectors.passes import detect_in_passes
-from services.geneval.model_files import (
+from assay.serving.model_files import (
     ModelLoadError,
     digest_model,
     load_complete,
@@ -29,6 +25,10 @@ from services.geneval.model_files import (
     locate_model,
     model_type_of,
 )
+from services.geneval.detectors.detector import DetectedObject
+from services.geneval.detectors.model_outputs import Frame, ObjectTensors, objects_from_boxes, objects_from_masks
+from services.geneval.detectors.overlap import without_overlaps
+from services.geneval.detectors.passes import detect_in_passes
 from services.geneval.vocabulary import geneval_class_name
 
 

@@ -1,7 +1,8 @@
-"""Find a model's files, digest them, and load a model from them completely or not at all.
+"""For services on transformers: find a model's files, digest them, and load a model completely or not at all.
 
 A detector with a few weights missing still answers, with near-zero scores that look like bad images: so a checkpoint
 whose keys do not match the model's exactly is refused. Only safetensors files are read: loading runs no code from them.
+The serving kit itself imports neither this module nor torch.
 """
 
 import re
@@ -19,7 +20,7 @@ from assay.errors import AssayError
 from assay.files import digest_folder
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
-_MODEL_FILES = ("*.safetensors", "*.json", "*.txt")
+_MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja")
 # Index tables that older releases of transformers saved and newer ones compute: published Swin and CLIP checkpoints
 # hold them, and nothing is lost by not reading them.
 _COMPUTED_KEYS = (r"\.relative_position_index$", r"\.position_ids$")
@@ -56,8 +57,16 @@ def digest_model(folder: Path) -> str:
     return digest_folder(folder, _MODEL_FILES)
 
 
-def load_complete(model_class: Any, folder: Path, device: str, allow_unexpected: Sequence[str] = ()) -> Any:
-    """Load a transformers model in float32, for evaluation, on a device; every weight must come from the checkpoint.
+def load_complete(
+    model_class: Any,
+    folder: Path,
+    device: str,
+    allow_unexpected: Sequence[str] = (),
+    *,
+    dtype: torch.dtype = torch.float32,
+    attention: str | None = None,
+) -> Any:
+    """Load a transformers model for evaluation, on a device; every weight must come from the checkpoint.
 
     Args:
         model_class: a `PreTrainedModel` or Auto class.
@@ -65,6 +74,11 @@ def load_complete(model_class: Any, folder: Path, device: str, allow_unexpected:
         device: a torch device, or `auto`: the first CUDA device, else the CPU.
         allow_unexpected: regular expressions; checkpoint keys in which one is found may stay unused. Missing keys and
             keys of another shape are never allowed.
+        dtype: of weights and arithmetic.
+        attention: transformers' name of an implementation, e.g. `sdpa`; None takes the class's own choice.
+
+    Raises:
+        ModelLoadError: the checkpoint does not fit, or the attention is not to be had for this class.
     """
     try:
         model, report = model_class.from_pretrained(
@@ -74,9 +88,10 @@ def load_complete(model_class: Any, folder: Path, device: str, allow_unexpected:
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
-            dtype=torch.float32,
+            dtype=dtype,
+            **({} if attention is None else {"attn_implementation": attention}),
         )
-    except (OSError, RuntimeError, SafetensorError, ValueError) as problem:
+    except (OSError, RuntimeError, SafetensorError, ValueError, ImportError) as problem:
         raise ModelLoadError(f"{folder}: cannot be loaded as {model_class.__name__}: {problem}") from problem
     ignorable = (*_COMPUTED_KEYS, *allow_unexpected)
     unexpected = {key for key in report["unexpected_keys"] if not any(re.search(one, key) for one in ignorable)}
