@@ -30,8 +30,8 @@ class SamplingConfig(ConfigModel):
     micro_batch_size: int = Field(9, ge=1, description="images sampled, scored and trained at once, per process")
     same_latent: bool = Field(
         False,
-        description="a group starts from one noise and differs by its stochastic steps alone, which then get the "
-        "whole credit; Flow-GRPO-Fast branches so, Flow-GRPO found different noise better",
+        description="a group starts from one noise, so that its rewards differ by the stochastic steps alone; "
+        "the authors of Flow-GRPO found different noise better",
     )
     one_step_off_policy: bool = Field(
         False, description="sample the next epoch before this one's update, so that no one waits for rewards"
