@@ -1,6 +1,7 @@
 """Any diffusers text-to-image pipeline, with or without a LoRA, as something that makes images from prompts and seeds.
 
-For sampling only: what is trained is a `TrainableGenerator`.
+Show-o, which diffusers does not have, comes as a pipeline of its own. For sampling only: what is trained is a
+`TrainableGenerator`.
 """
 
 from collections.abc import Sequence
@@ -14,8 +15,11 @@ from PIL import Image
 
 from assay.errors import ConfigError
 from generators.model_index import read_model_index
+from generators.showo.pipeline import ShowoPipeline
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+#: `_class_name` of a model's `model_index.json` -> the pipeline, where it is none of diffusers' own.
+OWN_PIPELINES: dict[str, Any] = {"ShowoPipeline": ShowoPipeline}
 
 
 class TextToImage:
@@ -59,8 +63,9 @@ def load_pipeline(model: str, device: str, dtype: torch.dtype, lora: str | None 
     Raises:
         ConfigError: the model cannot be found, or the LoRA is none or that of another model.
     """
+    pipeline_class = OWN_PIPELINES.get(read_model_index(model).get("_class_name", ""), DiffusionPipeline)
     try:
-        pipeline = DiffusionPipeline.from_pretrained(model, dtype=dtype, **absent_components(model))
+        pipeline = pipeline_class.from_pretrained(model, dtype=dtype, **absent_components(model))
     except (OSError, ValueError) as error:
         raise ConfigError(f"model = {model!r} cannot be loaded: {error}") from error
     if lora is not None:
