@@ -1,6 +1,8 @@
 """The miniature's tokenizers, real `CLIPTokenizer`, `T5Tokenizer` and `Qwen2Tokenizer`: each word becomes one token."""
 
 import json
+import re
+from collections.abc import Iterable
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer, Qwen2Tokenizer, T5Tokenizer
@@ -12,6 +14,15 @@ MAX_LENGTH = 16  # "a photo of a purple umbrella right of a purple umbrella" and
 START, END = "<|startoftext|>", "<|endoftext|>"
 INSTRUCTION_MAX_LENGTH = 24  # the world's longest instruction has eight words; a planner's may be wordier
 PAD, MESSAGE_START, MESSAGE_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+IMAGE = "<image>"
+# ChatML, as Qwen2's and LLaVA-OneVision's: images stand where the message has them.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def build_tokenizer() -> CLIPTokenizer:
@@ -45,6 +56,30 @@ def build_instruction_tokenizer() -> Qwen2Tokenizer:
     The chat template holds the message alone between two marks; it takes the arguments of Qwen3's and ignores them.
     """
     words = sorted({*editing.vocabulary(), *vocabulary()})
+    tokenizer = _byte_level(words, [MESSAGE_START])
+    tokenizer.model_max_length = INSTRUCTION_MAX_LENGTH
+    tokenizer.chat_template = (
+        f"{{% for message in messages %}}{MESSAGE_START}{{{{ message['content'] }}}}{MESSAGE_END}{{% endfor %}}"
+    )
+    return tokenizer
+
+
+def build_chat_tokenizer(texts: Iterable[str]) -> Qwen2Tokenizer:
+    """A byte-level BPE for conversations about images, in ChatML.
+
+    Args:
+        texts: their words, and the world's, are one token each, with and without the space before; as are `yes` and
+            `no`. All other text is spelt in pieces.
+    """
+    spoken = {word for text in texts for word in re.findall(r"[A-Za-z]+", text)}
+    words = sorted({*vocabulary(), *spoken, "system", "user", "assistant", "yes", "no", "Yes", "No"})
+    tokenizer = _byte_level(words, [MESSAGE_START, IMAGE])
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def _byte_level(words: Iterable[str], marks: list[str]) -> Qwen2Tokenizer:
+    """Train the merges on the words, each alone and after a space; `marks` become special tokens."""
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
@@ -52,17 +87,12 @@ def build_instruction_tokenizer() -> Qwen2Tokenizer:
     )
     raw.train_from_iterator([text for word in words for text in (word, f" {word}")], trainer)
     model = json.loads(raw.to_str())["model"]
-    tokenizer = Qwen2Tokenizer(
+    return Qwen2Tokenizer(
         vocab=model["vocab"],
         merges=[tuple(pair) for pair in model["merges"]],
         pad_token=PAD,
         unk_token=PAD,
         eos_token=MESSAGE_END,
-        additional_special_tokens=[MESSAGE_START],
-        model_max_length=INSTRUCTION_MAX_LENGTH,
+        additional_special_tokens=marks,
         padding_side="right",
     )
-    tokenizer.chat_template = (
-        f"{{% for message in messages %}}{MESSAGE_START}{{{{ message['content'] }}}}{MESSAGE_END}{{% endfor %}}"
-    )
-    return tokenizer
