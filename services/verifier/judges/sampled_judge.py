@@ -1,0 +1,90 @@
+"""The published verifiers' protocol, defects included: the answer is drawn, and a confidence is read beside it.
+
+Facts of the reference, reproduced here one image at a time:
+
+- The first token is sampled from the distribution after the warpers of the model's own generation configuration
+  (temperature, top-k, top-p), and confidences are of that distribution, too: with top-p 0.8 a yes of 0.8 or more
+  becomes 1, and of several candidates at 1 the first wins. They are not renormalised over yes and no.
+- An answer is valid if the token, in lower case, is exactly the word; the confidence is of the word in lower case.
+- The follow-up question is asked unless the first answer was no, whatever else it was.
+
+Only the first token decides, so only one is generated where the reference goes on to a hundred.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from assay.errors import ConfigError
+from services.verifier.answers import Answer
+from services.verifier.judges.judge import Answers
+from services.verifier.judges.vision_language_model import VisionLanguageModel
+from services.verifier.questions import Inquiry
+
+
+class SampledJudge:
+    """Answers with a vision-language model by sampling. `Answer.p` is the confidence in yes.
+
+    Args:
+        vlm: the model.
+        yes, no: the words; each must be a token of the vocabulary as written.
+        temperature: of sampling; the reference has 1.0.
+        max_new_tokens: how many tokens are generated. More than 1 changes no answer; for measuring.
+    """
+
+    deterministic = False
+
+    def __init__(
+        self, vlm: VisionLanguageModel, yes: str, no: str, *, temperature: float = 1.0, max_new_tokens: int = 1
+    ) -> None:
+        self._vlm = vlm
+        self._words = (yes, no)
+        vocabulary = vlm.tokenizer.get_vocab()
+        for field, word in (("answers.affirmative", yes), ("answers.negative", no)):
+            if word not in vocabulary:
+                raise ConfigError(
+                    f"{field} = {word!r} is no token of the model, in the form that protocol: sampled looks for",
+                    reason="ANSWER_NOT_A_TOKEN",
+                )
+        self._yes_id, self._no_id = vocabulary[yes], vocabulary[no]
+        # The reference passes embeddings, so that no penalty sees the question's own yes and no.
+        self._sampling: dict[str, Any] = {
+            "do_sample": True,
+            "temperature": temperature,
+            "repetition_penalty": 1.0,
+            "max_new_tokens": max_new_tokens,
+            "pad_token_id": vlm.tokenizer.pad_token_id,
+        }
+
+    @property
+    def fingerprint_parts(self) -> dict[str, str]:
+        words = ", ".join(self._words)
+        return {**self._vlm.fingerprint_parts, "words": words, "protocol": f"sampled {self._sampling['temperature']}"}
+
+    def special_text(self, text: str) -> str | None:
+        return self._vlm.special_text(text)
+
+    def ask(self, inquiries: Sequence[Inquiry]) -> list[Answers]:
+        return [self._ask_one(inquiry) for inquiry in inquiries]
+
+    def _ask_one(self, inquiry: Inquiry) -> tuple[Answer, ...]:
+        answers: list[Answer] = []
+        for turn in range(1, len(inquiry.turns) + 1):
+            answers.append(self._sample(inquiry, turn))
+            if answers[-1].word == self._words[1]:
+                break
+        return tuple(answers)
+
+    @torch.inference_mode()
+    def _sample(self, inquiry: Inquiry, num_turns: int) -> Answer:
+        inputs = self._vlm.inputs([self._vlm.conversation(inquiry, num_turns)], [inquiry.image])
+        generated = self._vlm.model.generate(
+            **inputs, **self._sampling, output_scores=True, return_dict_in_generate=True
+        )
+        probabilities = torch.softmax(generated.scores[0][0].float(), dim=-1)
+        token = int(generated.sequences[0, inputs["input_ids"].shape[1]])
+        word = str(self._vlm.tokenizer.convert_ids_to_tokens(token)).lower()
+        p_yes, p_no = float(probabilities[self._yes_id]), float(probabilities[self._no_id])
+        said_yes, said_no = (float(word == one) for one in self._words)
+        return Answer(p_yes, word, {"p_yes": p_yes, "p_no": p_no, "said_yes": said_yes, "said_no": said_no})

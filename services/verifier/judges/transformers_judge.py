@@ -1,0 +1,151 @@
+"""A judge in this process: yes and no are read from the logits of one forward pass, nothing is generated.
+
+Several turns about an image share its features and the keys and values of what the conversations have in common: only
+what a later turn adds is computed for it. Whether a model's class stands that, and batches of conversations of unequal
+length, is tried when the judge is made; where the numbers would differ, it goes the long way, and the log says so.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from services.verifier.answer_tokens import AnswerTokens
+from services.verifier.answers import Answer, answer_from_logits
+from services.verifier.judges.judge import Answers
+from services.verifier.judges.vision_language_model import VisionLanguageModel
+from services.verifier.questions import IMAGE, Inquiry
+
+logger = logging.getLogger("assay.verifier")
+
+# The margins that one image gets alone and in a batch may differ by this much; in half precision the order in which a
+# kernel sums is worth more than that, and what is wrong with padding or positions is worth far more.
+TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
+_ERRORS_OF_A_CLASS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
+
+
+class TransformersJudge:
+    """Answers with a vision-language model.
+
+    Args:
+        vlm: the model.
+        tokens: which of its tokens spell yes and no.
+        max_images_per_pass: bounds the memory of one forward pass.
+    """
+
+    deterministic = True
+
+    def __init__(self, vlm: VisionLanguageModel, tokens: AnswerTokens, *, max_images_per_pass: int = 16) -> None:
+        self._vlm = vlm
+        self._tokens = tokens
+        self._max_images_per_pass = max_images_per_pass
+        self.shares_prefix = True
+        self._try_out()
+
+    @property
+    def fingerprint_parts(self) -> dict[str, str]:
+        return {**self._vlm.fingerprint_parts, "tokens": repr(self._tokens), "protocol": "logits"}
+
+    def special_text(self, text: str) -> str | None:
+        return self._vlm.special_text(text)
+
+    def ask(self, inquiries: Sequence[Inquiry]) -> list[Answers]:
+        size = self._max_images_per_pass
+        return [
+            answers
+            for start in range(0, len(inquiries), size)
+            for answers in self._ask_together(inquiries[start : start + size], self.shares_prefix)
+        ]
+
+    @torch.inference_mode()
+    def _ask_together(self, inquiries: Sequence[Inquiry], share: bool) -> list[tuple[Answer, ...]]:
+        num_turns = len(inquiries[0].turns)
+        inputs = self._inputs(inquiries, 1)
+        outputs = self._forward(inputs, use_cache=share and num_turns > 1)
+        answers = [self._read(outputs.logits[:, -1])]
+        mask = inputs["attention_mask"]
+        for turn in range(2, num_turns + 1):
+            added = self._added(inquiries, turn) if share else None
+            if added is None:
+                share = False
+                outputs = self._forward(self._inputs(inquiries, turn), use_cache=False)
+            else:
+                mask = torch.cat([mask, added["attention_mask"]], dim=1)
+                further = {"input_ids": added["input_ids"], "attention_mask": mask}
+                outputs = self._forward(further, use_cache=True, past_key_values=outputs.past_key_values)
+            answers.append(self._read(outputs.logits[:, -1]))
+        return list(zip(*answers, strict=True))
+
+    def _inputs(self, inquiries: Sequence[Inquiry], num_turns: int) -> dict[str, Tensor]:
+        texts = [self._vlm.conversation(inquiry, num_turns) for inquiry in inquiries]
+        return self._vlm.inputs(texts, [inquiry.image for inquiry in inquiries])
+
+    def _added(self, inquiries: Sequence[Inquiry], turn: int) -> dict[str, Tensor] | None:
+        """(batch, length) tokens that a turn adds to the conversations before it, padded on the left.
+
+        None if the tokens of one conversation do not begin with those of the one before: templates may drop parts of
+        earlier turns, and tokens may grow over the seam.
+        """
+        added = []
+        for inquiry in inquiries:
+            before, now = (self._vlm.tokenize(self._vlm.conversation(inquiry, n)) for n in (turn - 1, turn))
+            if now[: len(before)] != before:
+                return None
+            added.append(now[len(before) :])
+        padded = self._vlm.tokenizer.pad({"input_ids": added}, padding=True, return_tensors="pt")
+        return dict(padded.to(self._vlm.model.device))
+
+    def _forward(self, inputs: dict[str, Tensor], **options: Any) -> Any:
+        """One pass; of the logits, (batch, 1, vocabulary), only those at the last place are computed."""
+        model, input_ids = self._vlm.model, inputs["input_ids"]
+        # What `generate` calls: positions count from the first token that is not padding, and where a class has
+        # positions in space (Qwen's), it makes them here.
+        positions = model._prepare_position_ids_for_generation(input_ids, {**inputs, **options})
+        return model(**inputs, **options, position_ids=positions[..., -input_ids.shape[1] :], logits_to_keep=1)
+
+    def _read(self, logits: Tensor) -> list[Answer]:
+        """Answers of a batch from (batch, vocabulary) logits."""
+        logits = logits.float()
+        yes, no = logits[:, list(self._tokens.yes)].tolist(), logits[:, list(self._tokens.no)].tolist()
+        normalizers, top = torch.logsumexp(logits, dim=-1).tolist(), logits.argmax(dim=-1).tolist()
+        spelling = {*self._tokens.yes, *self._tokens.no}
+        return [
+            answer_from_logits(
+                one_yes, one_no, normalizer, self._vlm.tokenizer.decode([token]).strip(), token in spelling
+            )
+            for one_yes, one_no, normalizer, token in zip(yes, no, normalizers, top, strict=True)
+        ]
+
+    def _try_out(self) -> None:
+        """Compare the short ways with the long one, on two images and conversations of unequal length."""
+        pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+        turns = [(f"{IMAGE} yes or no?", "no?"), (f"{IMAGE} yes or no, yes or no, or yes?", "yes or no?")]
+        inquiries = [Inquiry(image, both) for image, both in zip(pixels, turns, strict=True)]
+        slow = [self._ask_together([inquiry], share=False)[0] for inquiry in inquiries]
+        if not self._agrees(slow, inquiries, share=False):
+            logger.warning("%s: batches change its answers; images are judged one by one", self._class_name)
+            self._max_images_per_pass = 1
+            inquiries, slow = inquiries[:1], slow[:1]
+        if not self._agrees(slow, inquiries, share=True):
+            logger.warning("%s: cannot go on from its cache; every turn is computed anew", self._class_name)
+            self.shares_prefix = False
+
+    def _agrees(self, slow: list[tuple[Answer, ...]], inquiries: Sequence[Inquiry], share: bool) -> bool:
+        try:
+            fast = self._ask_together(inquiries, share)
+        except _ERRORS_OF_A_CLASS as error:
+            logger.warning("%s: %s", self._class_name, error)
+            return False
+        tolerance = TOLERANCES.get(self._vlm.model.dtype, 0.5)
+        return all(
+            abs(a.components["margin"] - b.components["margin"]) <= tolerance
+            for one, other in zip(slow, fast, strict=True)
+            for a, b in zip(one, other, strict=True)
+        )
+
+    @property
+    def _class_name(self) -> str:
+        return type(self._vlm.model).__name__
