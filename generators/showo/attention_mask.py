@@ -42,4 +42,4 @@ def additive(allowed: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
     In float16 `BLOCKED` overflows to minus infinity, which blocks just as well.
     """
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, BLOCKED)
+    return torch.zeros(allowed.shape, device=allowed.device).masked_fill(~allowed, BLOCKED).to(dtype)

@@ -86,7 +86,7 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks at one size. Encoder and decoder hang a change of size on all but their last."""
+    """Residual blocks at one size, and then the change of size that encoder or decoder hangs on all but their last."""
 
     downsample: Downsample
     upsample: Upsample
@@ -99,4 +99,8 @@ class Level(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for block in self.block:
             x = block(x)
+        if hasattr(self, "downsample"):
+            x = self.downsample(x)
+        if hasattr(self, "upsample"):
+            x = self.upsample(x)
         return x

@@ -40,8 +40,6 @@ class Encoder(nn.Module):
         hidden = self.conv_in(pixels)
         for stage in self.down:
             hidden = stage(hidden)
-            if hasattr(stage, "downsample"):
-                hidden = stage.downsample(hidden)
         hidden = self.conv_out(F.silu(self.norm_out(self.mid(hidden))))
         numbers: Tensor = self.quant_conv(hidden)
         return numbers
@@ -74,7 +72,5 @@ class Decoder(nn.Module):
         hidden = self.mid(self.conv_in(self.post_quant_conv(signs)))
         for stage in reversed(self.up):
             hidden = stage(hidden)
-            if hasattr(stage, "upsample"):
-                hidden = stage.upsample(hidden)
         pixels: Tensor = self.conv_out(F.silu(self.norm_out(hidden)))
         return pixels

@@ -117,10 +117,7 @@ class Showo(HubModel, PeftAdapterMixin):
 
     def enable_gradient_checkpointing(self) -> None:
         """Compute activations again in the backward pass instead of keeping them; takes effect in training mode."""
-        self.showo.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-    def disable_gradient_checkpointing(self) -> None:
-        self.showo.gradient_checkpointing_disable()
+        self.showo.activation_checkpointing_enable({"use_reentrant": False})
 
 
 @torch.no_grad()
