@@ -31,7 +31,8 @@ class ScorerInfo:
         fingerprint: hex digest over weights, preprocessing, thresholds and code version; changes when scores may.
         value_range: (lowest, highest) possible `Scored.value`.
         deterministic: the same item always gets the same score, alone or in a batch.
-        tasks: names of the accepted task classes, e.g. ("GenEvalTask",).
+        tasks: names of the accepted task classes, e.g. ("GenEvalTask",). Where `OutcomeTask` is among them, an item
+            with a prompt and no task is one.
         limits: admission limits.
     """
 

@@ -24,6 +24,7 @@ from assay.serving.rejection import Rejection
 from assay.serving.scorer import Sample, Scorer, ScorerInfo
 from assay.serving.settings import ServeConfig
 from assay.serving.warm_up import warm_up_sample
+from assay.tasks import OutcomeTask
 from assay.v1 import reward_service_pb2 as pb
 from assay.wire import get_task, info_to_proto, result_to_proto
 
@@ -239,6 +240,8 @@ def _sample(item: pb.ScoreItem, arrays: tuple[RgbArray, ...] | Failed, info: Sco
     if isinstance(arrays, Failed):
         return arrays
     task = get_task(item)
+    if task is None and "OutcomeTask" in info.tasks:
+        task = OutcomeTask()  # an image with its prompt asks just that
     if info.tasks and type(task).__name__ not in info.tasks:
         given = "has no task" if task is None else f"has a {type(task).__name__}"
         reason = "TASK_MISSING" if task is None else "TASK_UNSUPPORTED"

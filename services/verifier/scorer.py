@@ -10,7 +10,7 @@ from pathlib import Path
 from assay.outcomes import Evidence, Failed, Outcome, Scored
 from assay.serving.fingerprint import digest_code, digest_parts
 from assay.serving.scorer import Limits, Sample, ScorerInfo
-from assay.tasks import OutcomeTask, PotentialTask
+from assay.tasks import GenEvalTask, OutcomeTask, PotentialTask
 from services.verifier.answers import Answer
 from services.verifier.judges.judge import Judge
 from services.verifier.questions import IMAGE, Inquiry, Template, fill
@@ -54,7 +54,8 @@ class VerifierScorer:
             fingerprint=digest_parts({**judge.fingerprint_parts, **digests, "scorer": name, "code": _CODE}),
             value_range=self._reading.value_range,
             deterministic=judge.deterministic,
-            tasks=("OutcomeTask",) if self._asks_outcome else ("PotentialTask",),
+            # A task of GenEval comes with its prompt: both scorers can judge what one trainer sends.
+            tasks=("OutcomeTask", "GenEvalTask") if self._asks_outcome else ("PotentialTask",),
             limits=limits or Limits(),
         )
 
@@ -79,9 +80,10 @@ class VerifierScorer:
     def _turns(self, sample: Sample) -> tuple[str, ...]:
         task = sample.task
         if self._asks_outcome:
-            if task is not None and not isinstance(task, OutcomeTask):
-                raise _Refused("WRONG_TASK_TYPE", f"task is a {type(task).__name__}; allowed: OutcomeTask, or none")
-            if task is not None and task.question:
+            if not isinstance(task, OutcomeTask | GenEvalTask | None):
+                allowed = "OutcomeTask, GenEvalTask, or none"
+                raise _Refused("WRONG_TASK_TYPE", f"task is a {type(task).__name__}; allowed: {allowed}")
+            if isinstance(task, OutcomeTask) and task.question:
                 self._check_text("task.question", task.question)
                 if "{prompt}" in task.question:
                     self._check_text("prompt", sample.prompt)

@@ -148,6 +148,12 @@ def test_a_missing_or_foreign_task_fails_its_item(client: RewardClient) -> None:
     assert isinstance(outcomes[2], Scored)
 
 
+def test_an_image_with_a_prompt_alone_is_an_outcome_task() -> None:
+    scorer = MeanScorer("judge", tasks=("OutcomeTask",))
+    with serve_in_background([scorer]) as server, RewardClient([server.target]) as client:
+        assert isinstance(client.score([grey(0)], scorer="judge", prompts=["a kite"], tasks=[None])[0], Scored)
+
+
 def test_unknown_scorer(server: BackgroundServer, client: RewardClient) -> None:
     code, reason, message = refusal(server, request(scorer="nope"))
     assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "SCORER_NOT_FOUND")
