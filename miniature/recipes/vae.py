@@ -41,14 +41,20 @@ def sample_pictures(size: int, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def reconstruction_loss(decoded: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """L1 + L2, and L1 of the edges, which would else be blurred; and the mean squared error alone."""
+    error = F.mse_loss(decoded, pictures)
+    edges = sum(F.l1_loss(decoded.diff(dim=axis), pictures.diff(dim=axis)) for axis in (2, 3))
+    return F.l1_loss(decoded, pictures) + error + edges, error
+
+
 def loss_of(model: AutoencoderKL, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Reconstruction (L1 + L2, and L1 of the edges) plus weighted KL, and the reconstruction's mean squared error."""
+    """Reconstruction plus weighted KL, and the reconstruction's mean squared error."""
     with torch.autocast("cpu", torch.bfloat16, enabled=model.training):
         posterior = model.encode(pictures).latent_dist
         decoded = model.decode(posterior.sample()).sample.float()
-    error = F.mse_loss(decoded, pictures)
-    edges = sum(F.l1_loss(decoded.diff(dim=axis), pictures.diff(dim=axis)) for axis in (2, 3))
-    return F.l1_loss(decoded, pictures) + error + edges + KL_WEIGHT * posterior.kl().mean() / 1024, error
+    loss, error = reconstruction_loss(decoded, pictures)
+    return loss + KL_WEIGHT * posterior.kl().mean() / 1024, error
 
 
 def set_latent_statistics(model: AutoencoderKL, pictures: Tensor) -> None:
