@@ -24,12 +24,18 @@ def build_scorers(model_config: dict[str, Any]) -> list[Scorer]:
         ModelLoadError: the model cannot be found, or not be loaded completely.
     """
     config = read_config(model_config)
-    templates = _templates(config.templates)
+    templates = read_templates(config.templates)
     judge = _judge(config)
     return [VerifierScorer(name, judge, templates, config.protocol) for name in config.scorers]
 
 
-def _templates(block: TemplatesBlock) -> dict[str, Template]:
+def read_templates(block: TemplatesBlock = TemplatesBlock()) -> dict[str, Template]:  # noqa: B008
+    """The questions by name: those that the configuration names, and ours for the others.
+
+    Raises:
+        ConfigError: one cannot be read, or lacks a place.
+    """
+
     def read(name: str, path: Path | None, needs: tuple[str, ...], may_have: tuple[str, ...] = ()) -> Template:
         return read_template(path or OUR_TEMPLATES / f"{name}.txt", f"templates.{name}", needs=needs, may_have=may_have)
 

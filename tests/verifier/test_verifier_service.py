@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -242,8 +244,11 @@ def test_the_sampled_protocol_says_that_it_is_not_deterministic(llava_folder: Pa
     assert 0 < outcome.components["p_yes"] < 1
 
 
-def test_the_service_starts_and_scores_as_a_process(llava_folder: Path, tmp_path: Path) -> None:
-    """`assay serve verifier` with the shipped configuration and another model, which is all that users change."""
+def test_the_service_starts_and_scores_as_its_page_says(llava_folder: Path, tmp_path: Path) -> None:
+    """The commands of README.md, with another model, which is all that users change."""
+    page = (ROOT / "services/verifier/README.md").read_text()
+    assert re.findall(r"^    assay serve verifier .*configs/services/verifier\.yaml$", page, re.MULTILINE)
+    (score,) = re.findall(r"^    (assay score .*)$", page, re.MULTILINE)
     ready = tmp_path / "ready.json"
     flags = [
         "serve.grpc_port=0",
@@ -260,9 +265,24 @@ def test_the_service_starts_and_scores_as_a_process(llava_folder: Path, tmp_path
             assert service.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        with RewardClient([json.loads(ready.read_text())["grpc"]], deadline_s=30) as client:
-            outcomes = client.score(random_images(2), scorer="orm", prompts=["a kite"] * 2, tasks=[None] * 2)
-        assert [outcome for outcome in outcomes if isinstance(outcome, Failed)] == []
+        target = json.loads(ready.read_text())["grpc"]
+        assert "localhost:50054" in score
+        words = shlex.split(score.replace("localhost:50054", target))[1:]
+        shown = subprocess.run(
+            [sys.executable, "-m", "assay.cli", *words], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert shown.returncode == 0, shown.stderr
+        assert re.search(r"three_apples\.png: orm = 0\.\d+", shown.stdout), shown.stdout
     finally:
         service.terminate()
         assert service.wait(timeout=60) == 0
+
+
+def test_the_benchmark_runs_on_any_model(llava_folder: Path) -> None:
+    flags = ["--model", str(llava_folder), "--candidates", "2", "--repeats", "1", "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "benchmarks/verifier.py", *flags], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^(?:orm|parm-potential) .* \d+\.\d +\d+\.\d$", done.stdout, re.MULTILINE)) == 6
