@@ -55,7 +55,12 @@ class CachedPrefix:
 
         Returns:
             (rows, tokens, codebook_size) float32.
+
+        Raises:
+            RuntimeError: an earlier call broke off (out of memory, say) and left its own states among the prompts'.
         """
+        if self._cache.get_seq_length() != self._visible.shape[1]:
+            raise RuntimeError("an earlier forward pass broke off; the sampling must be started anew")
         rows, length = segments.shape
         visible = torch.cat([self._visible, self._visible.new_ones(rows, length)], dim=1)
         mask = visible[:, None, None].expand(-1, -1, length, -1)

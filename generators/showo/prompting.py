@@ -64,14 +64,7 @@ class PromptLayout:
         Returns:
             (texts, prefix_length + tokens + 2) int64, on the device of `image_ids`.
         """
-        return torch.cat([self.prefixes(texts).to(image_ids.device), self.image_segments(image_ids)], dim=1)
-
-    def image_segments(self, image_ids: Tensor) -> Tensor:
-        """soi, the image tokens, eoi: (batch, tokens) -> (batch, tokens + 2)."""
-        start, end = (
-            image_ids.new_full((len(image_ids), 1), mark) for mark in (self.vocabulary.soi, self.vocabulary.eoi)
-        )
-        return torch.cat([start, image_ids, end], dim=1)
+        return torch.cat([self.prefixes(texts).to(image_ids.device), image_segments(image_ids, self.vocabulary)], dim=1)
 
     def training_sequences(
         self,
@@ -103,3 +96,9 @@ class PromptLayout:
             tokens = [start, *tokens]
         ids = [self.vocabulary.t2i, *tokens[: self._length - 2], end]
         return [self.vocabulary.pad] * (self._length - len(ids)) + ids
+
+
+def image_segments(image_ids: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """soi, the image tokens, eoi: (batch, tokens) -> (batch, tokens + 2)."""
+    start, end = (image_ids.new_full((len(image_ids), 1), mark) for mark in (vocabulary.soi, vocabulary.eoi))
+    return torch.cat([start, image_ids, end], dim=1)

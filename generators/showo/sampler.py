@@ -20,6 +20,7 @@ from torch import Tensor
 
 from assay.errors import ConfigError
 from generators.showo.cached_prefix import CachedPrefix
+from generators.showo.prompting import image_segments
 from generators.showo.remasking import lowest_confidence
 from generators.showo.sampling_settings import SamplingSettings
 from generators.showo.schedules import mask_schedule, num_masked
@@ -115,7 +116,7 @@ class MaskPredictSampling:
         """Take one step with all candidates that are left.
 
         Raises:
-            RuntimeError: the run is finished.
+            RuntimeError: the run is finished, or an earlier step broke off.
             ArithmeticError: the model's logits are not finite; nothing of it must be scored.
         """
         if self.finished:
@@ -168,9 +169,7 @@ class MaskPredictSampling:
         return 2 if self._settings.guidance_scale > 0 else 1
 
     def _guided_logits(self) -> Tensor:
-        ids = self.image_ids
-        start, end = (ids.new_full((len(ids), 1), mark) for mark in (self._vocabulary.soi, self._vocabulary.eoi))
-        segments = torch.cat([start, ids, end], dim=1)
+        segments = image_segments(self.image_ids, self._vocabulary)
         scale = self._settings.guidance_scale
         if self._branches == 2:
             conditional, unconditional = self._prefix.image_logits(torch.cat([segments, segments])).chunk(2)

@@ -11,7 +11,7 @@ from torch import Tensor
 from assay.errors import ConfigError
 from generators.showo.attention_mask import text_to_image_mask
 from generators.showo.cached_prefix import CachedPrefix
-from generators.showo.prompting import PromptLayout
+from generators.showo.prompting import PromptLayout, image_segments
 from generators.showo.sampler import MaskPredictSampling
 from generators.showo.sampling_settings import SamplingSettings
 from generators.showo.transformer import Showo
@@ -95,7 +95,9 @@ def test_a_cached_prompt_gives_the_logits_of_the_whole_sequence(showo: Showo, gu
         whole = layout.sequences(texts, image)
         with torch.no_grad():
             wanted = showo.image_logits(whole, text_to_image_mask(whole, showo.vocabulary))
-        torch.testing.assert_close(prefix.image_logits(layout.image_segments(image)), wanted, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            prefix.image_logits(image_segments(image, showo.vocabulary)), wanted, atol=1e-5, rtol=1e-5
+        )
 
 
 def test_each_prompt_is_read_once(showo: Showo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +193,23 @@ def test_a_broken_model_draws_nothing() -> None:
         showo.showo.lm_head.bias.fill_(torch.nan)
     with pytest.raises(ArithmeticError, match="logits are not finite"):
         start(showo).step()
+
+
+def test_a_step_that_broke_off_is_not_gone_on_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when memory runs out half-way through: the layers before have the image among the prompt's states."""
+    showo = build_transformer()
+    run = start(showo)
+    run.step()
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(showo.showo.model.layers[1], "forward", fail)
+        with pytest.raises(MemoryError):
+            run.step()
+    with pytest.raises(RuntimeError, match="an earlier forward pass broke off"):
+        run.step()
 
 
 def test_misuse_is_refused(showo: Showo) -> None:
