@@ -62,6 +62,16 @@ def test_top_p_saturates_confidences(vlm: VisionLanguageModel, monkeypatch: pyte
     assert (answer.components["p_yes"], answer.components["p_no"]) == (1.0, 0.0)
 
 
+def test_a_penalty_of_the_models_configuration_does_not_reach_the_first_token(vlm: VisionLanguageModel) -> None:
+    """The question itself holds both words; the published code passes embeddings, which no penalty looks at."""
+    inquiry = Inquiry(random_images(1)[0], ("<image> Is this a kite? Answer yes or no.",))
+    judge = SampledJudge(vlm, "yes", "no")
+    before = judge.ask([inquiry])[0][0].components  # type: ignore[index]
+    vlm.model.generation_config.repetition_penalty = 5.0
+    after = judge.ask([inquiry])[0][0].components  # type: ignore[index]
+    assert (after["p_yes"], after["p_no"]) == (before["p_yes"], before["p_no"])
+
+
 def test_answers_are_drawn(vlm: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     _force(vlm, monkeypatch, {"yes": 0.5, "no": 0.5})
     judge = SampledJudge(vlm, "yes", "no")

@@ -12,17 +12,16 @@ and `p_highest` bound the true p in every case: all of R may spell yes, or all o
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.verifier.answer_tokens import Forms
-from services.verifier.answers import Answer, probability
+from services.verifier.answers import Answer, log_sum_exp, probability
 
 # vLLM writes the probability 0 of tokens that its samplers cut away as -9999, and JSON has no infinity.
 _CUT_AWAY = -9000.0
 # The listed probabilities come in single precision: what they leave is not known better than this.
 _ROUNDING = 1e-6
-_SMALLEST = -700.0  # its exp is still more than 0
 
 
 class UnreadableAnswerError(ValueError):
@@ -62,33 +61,30 @@ def answer_from_top(listed: Sequence[ListedToken], yes: str, no: str, forms: For
             "LOGPROBS_TRUNCATED", "the judge's server took its log-probabilities after top-k or top-p"
         )
     top = max(listed, key=lambda token: token.logprob)
-    mass_yes, mass_no = (_mass(token for token in listed if _spells(token.text, word, forms)) for word in (yes, no))
-    if not mass_yes and not mass_no:
+    said_yes, said_no = ([one.logprob for one in listed if _spells(one.text, word, forms)] for word in (yes, no))
+    if not said_yes and not said_no:
         raise UnreadableAnswerError(
             "ANSWER_NOT_LISTED",
             f"the judge answered {top.text!r}; neither {yes!r} nor {no!r} is among its {len(listed)} likeliest tokens",
         )
-    unlisted = max(_ROUNDING, 1.0 - _mass(listed))
-    one_token = min(unlisted, _mass([min(listed, key=lambda token: token.logprob)]))
-    margin = math.log(mass_yes or one_token) - math.log(mass_no or one_token)
-    if forms == "exact":  # a word that is listed has no further token, one that is not has one
-        spare_yes, spare_no = (0.0 if mass else one_token for mass in (mass_yes, mass_no))
-    else:
-        spare_yes = spare_no = unlisted
+    shown = math.fsum(math.exp(one.logprob) for one in listed)
+    unlisted = math.log(max(_ROUNDING, 1.0 - shown))
+    one_token = min(unlisted, *(one.logprob for one in listed))
+    # What may be added to each word. Of exact words, one that is listed has no further token, one that is not has one.
+    spare_yes, spare_no = (
+        [unlisted] if forms == "any" else [] if said else [one_token] for said in (said_yes, said_no)
+    )
+    margin = log_sum_exp(said_yes or [one_token]) - log_sum_exp(said_no or [one_token])
     components = {
         "p": probability(margin),
         "margin": margin,
-        "p_lowest": mass_yes / (mass_yes + mass_no + spare_no),
-        "p_highest": (mass_yes + spare_yes) / (mass_yes + mass_no + spare_yes),
-        "answered": min(1.0, mass_yes + mass_no),
+        "p_lowest": probability(log_sum_exp(said_yes) - log_sum_exp([*said_no, *spare_no])),
+        "p_highest": probability(log_sum_exp([*said_yes, *spare_yes]) - log_sum_exp(said_no)),
+        "answered": min(1.0, math.exp(log_sum_exp([*said_yes, *said_no]))),
         "valid": float(_spells(top.text, yes, forms) or _spells(top.text, no, forms)),
-        "truncated": float(not (mass_yes and mass_no)),
+        "truncated": float(not (said_yes and said_no)),
     }
     return Answer(components["p"], top.text.strip(), components)
-
-
-def _mass(tokens: Iterable[ListedToken]) -> float:
-    return math.fsum(math.exp(max(token.logprob, _SMALLEST)) for token in tokens)
 
 
 def _spells(text: str, word: str, forms: Forms) -> bool:
