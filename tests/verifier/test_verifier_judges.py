@@ -22,7 +22,7 @@ from services.verifier.judges.transformers_judge import TransformersJudge
 from services.verifier.judges.vision_language_model import VisionLanguageModel
 from services.verifier.questions import Inquiry
 
-CLASSES = ("llava", "idefics3", "onevision", "qwen2_5_vl")
+CLASSES = ("llava", "idefics3", "onevision", "qwen2_5_vl", "qwen3_vl")
 # Stated in the README: what an item's margin may differ by between alone and in a batch, in float32.
 TOLERANCE = 1e-4
 
@@ -140,6 +140,13 @@ class _WithoutCache(nn.Module):
         return self._inner(**{**inputs, "use_cache": False})
 
 
+class _WithoutLogits(_WithoutCache):
+    """A class of another kind."""
+
+    def forward(self, **inputs: Any) -> Any:
+        raise TypeError("unexpected keyword argument 'logits_to_keep'")
+
+
 class _PositionsFromTheLeft(_WithoutCache):
     """A class in which padding counts as text: batches of unequal length change its answers."""
 
@@ -162,6 +169,11 @@ def test_a_class_that_cannot_reuse_its_cache_goes_the_long_way_and_says_so(
     assert "_WithoutCache: cannot go on from its cache" in caplog.text
     expected = _margins(_judge(llava).ask(_inquiries()))
     assert _margins(judge.ask(_inquiries())) == [pytest.approx(one, abs=TOLERANCE) for one in expected]
+
+
+def test_a_class_that_cannot_be_asked_is_refused_at_the_start(llava: VisionLanguageModel) -> None:
+    with pytest.raises(ModelLoadError, match="_WithoutLogits does not answer in one forward pass: .*logits_to_keep"):
+        _judge(_with_model(llava, _WithoutLogits(llava.model)))
 
 
 def test_a_class_that_answers_differently_in_batches_is_asked_one_by_one(

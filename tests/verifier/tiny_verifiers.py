@@ -1,6 +1,6 @@
 """Vision-language models of the classes that verifiers are made from, with random weights: of LLaVA-1.5's and
-Idefics3's, saved as they lie on the hub; of LLaVA-OneVision's and Qwen2.5-VL's, whose processors load only with
-torchvision, in memory and with a processor that knows no videos.
+Idefics3's, saved as they lie on the hub; of LLaVA-OneVision's, Qwen2.5-VL's and Qwen3-VL's, whose processors load only
+with torchvision, in memory and with a processor that knows no videos.
 """
 
 from pathlib import Path
@@ -26,6 +26,9 @@ from transformers import (
     Qwen2_5_VLProcessor,
     Qwen2Config,
     Qwen2VLImageProcessorPil,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
     SiglipVisionConfig,
 )
 
@@ -35,6 +38,14 @@ from services.verifier.judges.vision_language_model import VisionLanguageModel
 
 TEMPLATES = Path(__file__).parents[2] / "services" / "verifier" / "templates"
 TEXTS = [path.read_text() for path in sorted(TEMPLATES.glob("*.txt"))]
+_QWEN_VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "depth": 2,
+    "num_heads": 2,
+    "out_hidden_size": 64,
+    "patch_size": 4,
+}
 _TEXT = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
@@ -102,36 +113,42 @@ def make_onevision() -> VisionLanguageModel:
 
 
 def make_qwen2_5_vl() -> VisionLanguageModel:
-    marks = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-    tokenizer = _tokenizer(marks)
-    template = tokenizer.chat_template.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>")
-    images = Qwen2VLImageProcessorPil(patch_size=4, min_pixels=16 * 16, max_pixels=32 * 32)
-    processor = _QwenWithoutVideos(images, tokenizer, chat_template=template)
-    ids = {
-        f"{name}_token_id": tokenizer.convert_tokens_to_ids(mark)
-        for name, mark in zip(("vision_start", "vision_end", "image", "video"), marks, strict=True)
-    }
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "num_key_value_heads": 2,
-            "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 10_000.0},
-            **_TEXT,
-        },
-        vision_config={
-            "hidden_size": 32,
-            "intermediate_size": 32,
-            "depth": 2,
-            "num_heads": 2,
-            "out_hidden_size": 64,
-            "patch_size": 4,
-            "window_size": 16,
-            "fullatt_block_indexes": [1],
-        },
-        **ids,
-    )
+    processor, ids = _qwen_processor(Qwen2_5_VLProcessor)
+    vision = {"fullatt_block_indexes": [1], "window_size": 16, **_QWEN_VISION}
+    config = Qwen2_5_VLConfig(text_config=_qwen_text(processor), vision_config=vision, **ids)
     torch.manual_seed(0)
     return _in_memory(Qwen2_5_VLForConditionalGeneration(config), processor)
+
+
+def make_qwen3_vl() -> VisionLanguageModel:
+    processor, ids = _qwen_processor(Qwen3VLProcessor)
+    vision = {"deepstack_visual_indexes": [0], "num_position_embeddings": 64, **_QWEN_VISION}
+    config = Qwen3VLConfig(text_config={"head_dim": 32, **_qwen_text(processor)}, vision_config=vision, **ids)
+    torch.manual_seed(0)
+    return _in_memory(Qwen3VLForConditionalGeneration(config), processor)
+
+
+def _qwen_processor(processor_class: type) -> tuple[Any, dict[str, int]]:
+    """A processor without videos, and the ids of the marks that configurations name."""
+    marks = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer = _tokenizer(marks)
+    template = tokenizer.chat_template.replace("<image>", "".join(marks[:1] + marks[2:3] + marks[1:2]))
+    images = Qwen2VLImageProcessorPil(patch_size=4, min_pixels=16 * 16, max_pixels=32 * 32)
+    without_videos = type("WithoutVideos", (_WithoutVideos, processor_class), {})
+    names = ("vision_start", "vision_end", "image", "video")
+    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(mark) for name, mark in zip(names, marks, strict=True)}
+    return without_videos(images, tokenizer, chat_template=template), ids
+
+
+def _qwen_text(processor: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": len(processor.tokenizer),
+        "num_key_value_heads": 2,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [8, 4, 4], "rope_theta": 10_000.0},
+        "bos_token_id": None,
+        "eos_token_id": processor.tokenizer.eos_token_id,
+        **_TEXT,
+    }
 
 
 class _WithoutVideos:
@@ -144,10 +161,6 @@ class _WithoutVideos:
 
 
 class _OnevisionWithoutVideos(_WithoutVideos, LlavaOnevisionProcessor):
-    pass
-
-
-class _QwenWithoutVideos(_WithoutVideos, Qwen2_5_VLProcessor):
     pass
 
 

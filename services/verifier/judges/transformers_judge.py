@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from assay.serving.model_files import ModelLoadError
 from services.verifier.answer_tokens import AnswerTokens
 from services.verifier.answers import Answer, answer_from_logits
 from services.verifier.judges.judge import Answers
@@ -34,6 +35,9 @@ class TransformersJudge:
         vlm: the model.
         tokens: which of its tokens spell yes and no.
         max_images_per_pass: bounds the memory of one forward pass.
+
+    Raises:
+        ModelLoadError: the model's class cannot be asked like this.
     """
 
     deterministic = True
@@ -124,7 +128,10 @@ class TransformersJudge:
         pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
         turns = [(f"{IMAGE} yes or no?", "no?"), (f"{IMAGE} yes or no, yes or no, or yes?", "yes or no?")]
         inquiries = [Inquiry(image, both) for image, both in zip(pixels, turns, strict=True)]
-        slow = [self._ask_together([inquiry], share=False)[0] for inquiry in inquiries]
+        try:
+            slow = [self._ask_together([inquiry], share=False)[0] for inquiry in inquiries]
+        except _ERRORS_OF_A_CLASS as error:
+            raise ModelLoadError(f"{self._class_name} does not answer in one forward pass: {error}") from error
         if not self._agrees(slow, inquiries, share=False):
             logger.warning("%s: batches change its answers; images are judged one by one", self._class_name)
             self._max_images_per_pass = 1
