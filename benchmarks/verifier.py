@@ -6,7 +6,7 @@ conversations. Here one forward pass answers for a batch of images, and the seco
 How long the published way takes depends on how soon the model stops: a tuned one says its word and the end mark, 2
 tokens; one with random weights never stops. So it is timed both ways, and the ratio to state is the one at 2 tokens.
 
-    python benchmarks/verifier.py [--model miniature/weights/verifier] [--candidates 20] [--repeats 5]
+    python benchmarks/verifier.py [--model miniature/weights/verifier] [--candidates 20] [--repeats 3]
 
 Where there is no such folder, it is timed on the miniature's architecture with random weights. Both ways get the same
 images, words and threads; the service's own overhead is not in it (benchmarks/null_scorer.py measures that).
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--candidates", type=int, default=20)
     parser.add_argument("--side", type=int, default=64, help="of the images, in pixels")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
 
     vlm = load(args.model, args.device, args.dtype)

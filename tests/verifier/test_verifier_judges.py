@@ -1,6 +1,7 @@
 """The judge in this process, on the classes that verifiers are made from: what `generate` sees, alone, in batches, and
 with what conversations share computed once."""
 
+import importlib.util
 import logging
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_verifiers import random_images
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 from assay.errors import ConfigError
@@ -172,7 +174,7 @@ def test_a_class_that_cannot_reuse_its_cache_goes_the_long_way_and_says_so(
 
 
 def test_a_class_that_cannot_be_asked_is_refused_at_the_start(llava: VisionLanguageModel) -> None:
-    with pytest.raises(ModelLoadError, match="_WithoutLogits does not answer in one forward pass: .*logits_to_keep"):
+    with pytest.raises(ModelLoadError, match=r"_WithoutLogits does not answer in one forward pass: .*logits_to_keep"):
         _judge(_with_model(llava, _WithoutLogits(llava.model)))
 
 
@@ -200,6 +202,20 @@ def test_a_template_that_forgets_earlier_turns_goes_the_long_way(llava_folder: P
     assert judge._added(inquiries, 2) is None
     expected = [judge._ask_together([inquiry], share=False)[0] for inquiry in inquiries]
     assert _margins(judge.ask(inquiries)) == [pytest.approx(one, abs=TOLERANCE) for one in _margins(expected)]
+
+
+@pytest.mark.parametrize("template", ["<|im_start|>: {}", ": {}"])
+def test_the_token_that_begins_a_text_stands_there_once(llava_folder: Path, tmp_path: Path, template: str) -> None:
+    """Some chat templates write it, some leave it to the tokenizer, and most tokenizers would add it again."""
+    (tmp_path / "asked.jinja").write_text(template.format("<image>? {{ messages | length }}"))
+    vlm = _load(llava_folder, chat_template=tmp_path / "asked.jinja")
+    vlm.tokenizer.bos_token = "<|im_start|>"
+    begin = ("<|im_start|>", vlm.tokenizer.bos_token_id)
+    vlm.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{begin[0]} $A", special_tokens=[begin])
+    inquiry = _inquiries()[0]
+    text = vlm.conversation(inquiry, 1)
+    for ids in (vlm.tokenize(text), vlm.inputs([text], [inquiry.image])["input_ids"][0].tolist()):
+        assert [index for index, token in enumerate(ids) if token == begin[1]] == [0]
 
 
 def test_all_spellings_of_a_word_count_or_the_exact_one(llava: VisionLanguageModel) -> None:
@@ -259,6 +275,15 @@ def test_adapters_that_do_not_fit_whole_are_refused(llava_folder: Path, adapter:
     (broken / "adapter_config.json").unlink()
     with pytest.raises(ModelLoadError, match="no adapter that goes on"):
         _load(llava_folder, adapter=str(broken))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="they load here")
+def test_a_processor_that_needs_torchvision_says_so_in_one_line(tmp_path: Path) -> None:
+    made = tiny_verifiers.make_onevision()
+    for part in (made.model, made.tokenizer, made.processor.image_processor):
+        part.save_pretrained(tmp_path)
+    with pytest.raises(ModelLoadError, match=r"^.*no usable processor \(some need torchvision\).*$"):
+        _load(tmp_path)
 
 
 def test_models_without_processor_or_chat_template_are_refused(llava_folder: Path, tmp_path: Path) -> None:

@@ -126,8 +126,9 @@ def _load_processor(folder: Path) -> Any:
     try:
         return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError, AttributeError) as problem:
-        # Processors that also take videos do not load without it, and transformers does not say so.
-        raise ModelLoadError(f"{folder}: no usable processor (some need torchvision): {problem}") from problem
+        # Those that also take videos do not load without it, and not every class says so.
+        said = " ".join(str(problem).split())
+        raise ModelLoadError(f"{folder}: no usable processor (some need torchvision): {said}") from problem
 
 
 def _with_adapter(model: Any, folder: Path) -> Any:
