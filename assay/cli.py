@@ -20,6 +20,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Reward services for image generation, and training on them."
 )
 app.command()(pipeline_commands.generate)
+app.command(name="best-of-n")(pipeline_commands.best_of_n)
 app.add_typer(pipeline_commands.status_app, name="pipeline")
 app.add_typer(pipeline_commands.evaluate_app, name="evaluate")
 data_app = typer.Typer(no_args_is_help=True, help="Make data to train and evaluate on.")

@@ -10,6 +10,7 @@ COMMANDS = {
     "infer": ("trainer.inference", "infer"),
     "data counting": ("trainer.counting_data", "counting"),
     "generate": ("pipelines.generate.command", "generate"),
+    "best-of-n": ("pipelines.best_of_n.command", "best_of_n"),
     "evaluate geneval": ("pipelines.evaluate.command", "evaluate_geneval"),
     "pipeline status": ("pipelines.status_command", "status"),
     "pipeline summary": ("pipelines.status_command", "summary"),

@@ -88,6 +88,49 @@ def generate(
     raise typer.Exit(hand_over("generate", flags.pop("config"), [*given(flags), *further]))
 
 
+def best_of_n(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    prompts_file: Annotated[Path | None, typer.Option("--prompts_file", help="A prompt a line.")] = None,
+    metadata_file: Annotated[
+        Path | None, typer.Option("--metadata_file", help="GenEval's tasks, a JSON object a line.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Show-o, or a diffusers text-to-image model.")] = None,
+    outdir: Annotated[Path | None, typer.Option(help="Default: results.")] = None,
+    reward_model: Annotated[
+        str | None, typer.Option("--reward_model", help="Who chooses: orm_zs, orm_ft, parm or none. Default: none.")
+    ] = None,
+    dpo_model: Annotated[
+        str | None,
+        typer.Option("--dpo_model", help="What draws instead: dpo, dpo_iter, dpo_iter_parm_guide, or another name."),
+    ] = None,
+    search_num: Annotated[int | None, typer.Option("--search_num", help="Candidates an image. Default: 20.")] = None,
+    eval_num: Annotated[int | None, typer.Option("--eval_num", help="Images a prompt. Default: 4.")] = None,
+    generation_timesteps: Annotated[
+        int | None, typer.Option("--generation_timesteps", help="Steps of the sampler. Default: the model's own.")
+    ] = None,
+    guidance_scale: Annotated[float | None, typer.Option("--guidance_scale", help="Default: the model's own.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch_size", help="Candidates drawn in one pass. Default: 20.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Another number gives other images. Default: 1234.")] = None,
+    num_gpus: NumGpus = None,
+    no_skip_existing: NoSkipExisting = False,
+    engine: Engine = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    retries: Retries = None,
+    continue_on_error: ContinueOnError = None,
+    shard: Shard = None,
+    indices: Indices = None,
+) -> None:
+    """Draw N candidates for each image, and keep the one that a verifier takes for the best."""
+    flags = dict(locals())
+    further, file = flags.pop("overrides") or [], flags.pop("config")
+    flags["skip_existing"] = False if flags.pop("no_skip_existing") else None
+    raise typer.Exit(hand_over("best-of-n", file, [*given(flags), *further]))
+
+
 @evaluate_app.callback()
 def evaluate() -> None:
     """Evaluate generators, and images already made."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from pipelines.best_of_n import summary as best_of_n
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.status import open_ledger, read_plans, stage_statuses, table
 from pipelines.evaluate import summary as evaluation
@@ -14,6 +15,7 @@ from pipelines.generate import statistics as generation
 SUMMARIES: dict[str, Callable[[Ledger], list[Path]]] = {
     generation.JOB: generation.write_statistics,
     evaluation.JOB: evaluation.write_summary,
+    best_of_n.JOB: best_of_n.write_summary,
 }
 SHOWN_FAILURES = 20
 

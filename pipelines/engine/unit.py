@@ -52,7 +52,7 @@ class Unit:
 
     def seed(self, *parts: int | str) -> int:
         """A seed in [0, 2**63), the same in every run, for this unit and e.g. the k-th image of it."""
-        return int(_digest([*self.key, *parts])[:16], 16) >> 1
+        return stable_seed(*self.key, *parts)
 
     def planned(self) -> "PlannedUnit":
         return PlannedUnit(*self.key, self.folder, self.name, self.input_hash)
@@ -71,6 +71,11 @@ class PlannedUnit:
     folder: str
     name: str
     input_hash: str
+
+
+def stable_seed(*parts: int | str) -> int:
+    """A seed in [0, 2**63), the same in every run, from what identifies what is drawn."""
+    return int(_digest(list(parts))[:16], 16) >> 1
 
 
 def _digest(value: Any) -> str:

@@ -7,10 +7,8 @@ from pathlib import Path
 import torch
 
 from assay.config import load_config
-from assay.errors import ConfigError
-from assay.files import digest_folder
 from generators.precision import resolved
-from generators.text_to_image import find_lora, locate_model
+from generators.text_to_image import locate_model
 from pipelines.engine.job import Job, run_job
 from pipelines.engine.stage import Stage
 from pipelines.engine.unit import Unit
@@ -21,9 +19,8 @@ from pipelines.evaluate.prompts import read_prompt_lines
 from pipelines.evaluate.results import read_results
 from pipelines.evaluate.settings import EvaluateSettings
 from pipelines.evaluate.summary import JOB, write_summary
-
-MODEL_FILES = ("**/*.safetensors", "**/*.bin", "**/*.model", "**/*.json", "**/*.txt", "**/*.jinja")
-WAIT_FOR_SERVICE_S = 60.0
+from pipelines.model_digest import digest_model
+from pipelines.reward_service import ServiceAddress
 
 
 def evaluate_geneval(config: Path | None, overrides: Sequence[str]) -> int:
@@ -38,11 +35,15 @@ def evaluate_geneval(config: Path | None, overrides: Sequence[str]) -> int:
     settings = settings.model_copy(update={"dtype": dtype, "model": locate_model(settings.model)})
     if settings.against is not None:
         read_results(settings.against / "results.jsonl")  # before anything is done
-    load_scores = score_worker.LoadScoreWorker(settings.targets, settings.scorer, settings.deadline_s, settings.tls_ca)
-    units = plan(settings, fingerprint_of(load_scores))
+    service = ServiceAddress(settings.targets, settings.deadline_s, settings.tls_ca)
+    units = plan(settings, service.fingerprints([settings.scorer])[settings.scorer])
     stages = {
         image_worker.STAGE: Stage(image_worker.STAGE, _image_loader(settings)),
-        score_worker.STAGE: Stage(score_worker.STAGE, load_scores, concurrency=score_worker.CONCURRENCY),
+        score_worker.STAGE: Stage(
+            score_worker.STAGE,
+            score_worker.LoadScoreWorker(service, settings.scorer),
+            concurrency=score_worker.CONCURRENCY,
+        ),
     }
     limit = None if settings.max_prompts == -1 else settings.max_prompts
     job = Job(JOB, units, stages, {}, lambda ledger: write_summary(ledger, settings.against), limit)
@@ -57,30 +58,9 @@ def plan(settings: EvaluateSettings, fingerprint: str) -> list[Unit]:
     """The evaluation's units."""
     if settings.images is not None:
         return plan_given(read_image_folder(settings.images), settings, fingerprint)
-    return plan_generated(read_prompt_lines(settings.prompts), settings, _model_digest(settings), fingerprint)
-
-
-def fingerprint_of(load: score_worker.LoadScoreWorker) -> str:
-    """The scorer's fingerprint: what is scored by another one counts as not done.
-
-    Raises:
-        ServiceUnavailableError: no service answers.
-        ConfigError: it does not serve the scorer.
-    """
-    with load.connect() as client:
-        infos = {info.name: info for info in client.wait_until_ready(WAIT_FOR_SERVICE_S)}
-    if load.scorer not in infos:
-        raise ConfigError(f"scorer = {load.scorer!r}; allowed: {', '.join(sorted(infos))}")
-    return infos[load.scorer].fingerprint
-
-
-def _model_digest(settings: EvaluateSettings) -> str:
-    """What identifies the weights: their content; of a LoRA that is on the hub alone, its name there."""
-    parts = []
-    for name in (settings.model, find_lora(settings.lora) if settings.lora else None):
-        is_local = name is not None and Path(name).is_dir()
-        parts.append(digest_folder(Path(str(name)), MODEL_FILES) if is_local else str(name))
-    return "+".join(parts)
+    return plan_generated(
+        read_prompt_lines(settings.prompts), settings, digest_model(str(settings.model), settings.lora), fingerprint
+    )
 
 
 def _image_loader(settings: EvaluateSettings) -> image_worker.LoadPromptImageWorker:

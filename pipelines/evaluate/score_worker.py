@@ -1,7 +1,6 @@
 """Has a prompt's images scored by a reward service, and keeps the judgement of each in `scores.json`."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from pipelines.engine.unit import Unit
 from pipelines.evaluate.image_folder import sample_number
 from pipelines.evaluate.image_worker import STAGE as IMAGES
 from pipelines.evaluate.results import ImageResult
+from pipelines.reward_service import ServiceAddress
 
 STAGE = "scores"
 #: Prompts under way at once, so that the service has batches to make of them.
@@ -105,16 +105,10 @@ def _result(unit: Unit, sample: int, path: Path, shown: str, outcome: Outcome) -
 
 @dataclass(frozen=True)
 class LoadScoreWorker:
-    """Makes a worker. Arguments as in `EvaluateSettings`; a token is read from the environment (ASSAY_TOKEN)."""
+    """Makes a worker."""
 
-    targets: tuple[str, ...]
+    service: ServiceAddress
     scorer: str
-    deadline_s: float
-    tls_ca: Path | None
 
     def __call__(self, device: str) -> ScoreWorker:
-        return ScoreWorker(self.connect(), self.scorer)
-
-    def connect(self) -> RewardClient:
-        token = os.environ.get("ASSAY_TOKEN")
-        return RewardClient(self.targets, token=token, tls_ca=self.tls_ca, deadline_s=self.deadline_s)
+        return ScoreWorker(self.service.connect(), self.scorer)

@@ -222,6 +222,6 @@ class FailsAtFirst:
 
 
 def test_no_service_is_said(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.evaluate.command.WAIT_FOR_SERVICE_S", 0.5)
+    monkeypatch.setattr("pipelines.reward_service.WAIT_FOR_SERVICE_S", 0.5)
     with pytest.raises(ServiceUnavailableError, match="localhost:1"):
         evaluate(tmp_path / "out", "localhost:1", f"images={images}")

@@ -1,0 +1,60 @@
+"""N images, and the one that the verifier takes for the best: an outcome reward model (ORM)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from generators.text_to_image import TextToImage
+from pipelines.best_of_n.verifier import Picture, Verifier
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The candidates of one image, and which is the best.
+
+    Args:
+        best: its number.
+        pictures: last image of each candidate, by its number; given-up ones have the image at which they were.
+        judgements: what the verifier said of each, by its number.
+        steps: of the sampler, over all candidates.
+        steps_of_all: what they would have been with every candidate drawn to its end.
+    """
+
+    best: int
+    pictures: Mapping[int, Picture]
+    judgements: Mapping[int, dict[str, Any]] = field(default_factory=dict)
+    steps: int = 0
+    steps_of_all: int = 0
+
+
+class OutcomeSearch:
+    """Draws all candidates to the end.
+
+    Args:
+        model: any, with the run's settings.
+        verifier: None takes the first candidate, unasked.
+        num_steps: of the sampler, for the account.
+        batch_size: candidates in one pass.
+    """
+
+    def __init__(self, model: TextToImage, verifier: Verifier | None, num_steps: int, batch_size: int) -> None:
+        self._model = model
+        self._verifier = verifier
+        self._num_steps = num_steps
+        self._batch_size = batch_size
+
+    def choose(self, metadata: Mapping[str, Any], seeds: Sequence[int]) -> Choice:
+        """Draw a candidate for each seed. Of equals, the first is the best."""
+        images = []
+        for start in range(0, len(seeds), self._batch_size):
+            part = seeds[start : start + self._batch_size]
+            images += self._model.generate([metadata["prompt"]] * len(part), part)
+        pictures = {number: np.asarray(image) for number, image in enumerate(images)}
+        steps = len(seeds) * self._num_steps
+        if self._verifier is None:
+            return Choice(0, pictures, steps=steps, steps_of_all=steps)
+        scores = self._verifier.outcomes(list(pictures.values()), metadata)
+        judgements = {number: {"outcome": score} for number, score in enumerate(scores)}
+        return Choice(int(np.argmax(scores)), pictures, judgements, steps, steps)

@@ -1,0 +1,44 @@
+"""How batch jobs reach a reward service, and what they record of it."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from assay.client import RewardClient
+from assay.errors import ConfigError
+
+WAIT_FOR_SERVICE_S = 60.0
+
+
+@dataclass(frozen=True)
+class ServiceAddress:
+    """Where a service is. A token is read from the environment (ASSAY_TOKEN).
+
+    Args:
+        targets: addresses of its replicas.
+        deadline_s: for one call, all retries included.
+        tls_ca: PEM file of the authority that signed its certificate; switches TLS on.
+    """
+
+    targets: tuple[str, ...]
+    deadline_s: float
+    tls_ca: Path | None = None
+
+    def connect(self) -> RewardClient:
+        token = os.environ.get("ASSAY_TOKEN")
+        return RewardClient(self.targets, token=token, tls_ca=self.tls_ca, deadline_s=self.deadline_s)
+
+    def fingerprints(self, scorers: Sequence[str]) -> dict[str, str]:
+        """Of each scorer: what was judged by another one counts as not done.
+
+        Raises:
+            ServiceUnavailableError: no service answers.
+            ConfigError: it does not serve a scorer.
+        """
+        with self.connect() as client:
+            served = {info.name: info.fingerprint for info in client.wait_until_ready(WAIT_FOR_SERVICE_S)}
+        for scorer in scorers:
+            if scorer not in served:
+                raise ConfigError(f"scorer = {scorer!r}; allowed: {', '.join(sorted(served))}")
+        return {scorer: served[scorer] for scorer in scorers}
