@@ -26,7 +26,7 @@ from miniature.recipes.vae import reconstruction_loss, sample_pictures
 from miniature.world import Scene
 
 COMMITMENT_WEIGHT = 0.05
-ENTROPY_WEIGHT = 0.05  # at the beginning
+ENTROPY_WEIGHT = 0.02  # at the beginning
 ENTROPY_TEMPERATURE = 0.5
 SAVE_EVERY_S = 300
 HELD_OUT_SEED = 10**9
