@@ -33,7 +33,6 @@ STEPS = 8
 #: name -> (configuration in configs/train, epochs between evaluations). The first is what the others are compared with.
 CONTESTANTS = {
     "Flow-GRPO as the reference has it": ("miniature_reference", 2),
-    "Flow-GRPO, first half": ("miniature_counting", 4),
     "Fast": ("miniature_fast", 4),
     "Fast, CPS": ("miniature_cps", 4),
     "Guard": ("miniature_guard", 4),
