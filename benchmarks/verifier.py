@@ -21,16 +21,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from assay.answer_tokens import find_answer_tokens
+from assay.questions import QUESTION_FILES, read_questions
 from assay.serving.scorer import Sample
 from assay.tasks import PotentialTask
 from miniature.vlm import build_vlm, save_vlm
-from services.verifier.answer_tokens import find_answer_tokens
 from services.verifier.judges.judge import Judge
 from services.verifier.judges.sampled_judge import SampledJudge
 from services.verifier.judges.transformers_judge import TransformersJudge
 from services.verifier.judges.vision_language_model import VisionLanguageModel
 from services.verifier.scorer import VerifierScorer
-from services.verifier.service import OUR_TEMPLATES, read_templates
 
 PUBLISHED_TOKENS, ANSWER_TOKENS = 100, 2
 PROMPT = "a photo of three apples"
@@ -42,7 +42,7 @@ def load(model: Path, device: str, dtype: str) -> VisionLanguageModel:
         return VisionLanguageModel.load(str(model), affirmation="yes", device=device, dtype=dtype)
     print(f"{model} is not there: random weights in its place")
     with tempfile.TemporaryDirectory() as folder:
-        texts = [path.read_text() for path in sorted(OUR_TEMPLATES.glob("*.txt"))]
+        texts = [path.read_text() for path in sorted(QUESTION_FILES.glob("*.txt"))]
         save_vlm(Path(folder), *build_vlm(texts))
         return VisionLanguageModel.load(folder, affirmation="yes", device=device, dtype=dtype)
 
@@ -78,7 +78,7 @@ def main() -> None:
     args = parser.parse_args()
 
     vlm = load(args.model, args.device, args.dtype)
-    templates = read_templates()
+    templates = read_questions()
     tokens = find_answer_tokens(vlm.tokenizer, "yes", "no", "any")
     ways: list[tuple[str, str, Judge]] = [
         ("one forward pass", "logits", TransformersJudge(vlm, tokens, max_images_per_pass=args.candidates)),

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from assay.config import ConfigModel, describe
 from assay.errors import ConfigError
+from assay.questions import QuestionFiles
 
 PositiveCount = Annotated[int, Field(ge=1)]
 ScorerName = Literal["orm", "parm-clarity", "parm-potential"]
@@ -78,20 +79,12 @@ class AnswersBlock(ConfigModel):
     """The words. Quote them: in YAML, yes and no without quotes are truth values.
 
     Args:
-        forms: which tokens spell them, see `services.verifier.answer_tokens`.
+        forms: which tokens spell them, see `assay.answer_tokens`.
     """
 
     affirmative: Annotated[str, Field(min_length=1)] = "yes"
     negative: Annotated[str, Field(min_length=1)] = "no"
     forms: Literal["any", "exact"] = "any"
-
-
-class TemplatesBlock(ConfigModel):
-    """Files with the questions; null takes those of `services/verifier/templates`."""
-
-    orm: Path | None = None
-    clarity: Path | None = None
-    potential: Path | None = None
 
 
 class VerifierConfig(ConfigModel):
@@ -107,7 +100,7 @@ class VerifierConfig(ConfigModel):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     scorers: Annotated[tuple[ScorerName, ...], Field(min_length=1)] = ("orm", "parm-clarity", "parm-potential")
     answers: AnswersBlock = AnswersBlock()
-    templates: TemplatesBlock = TemplatesBlock()
+    templates: QuestionFiles = QuestionFiles()
     backend: Annotated[TransformersBlock | OpenAiBlock, Field(discriminator="name")]
 
     @model_validator(mode="after")

@@ -7,19 +7,25 @@ model runs; what fails on the way to a judge elsewhere fails alone, too.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from assay import answer_tokens, questions
+from assay.files import digest_file
 from assay.outcomes import Evidence, Failed, Outcome, Scored
+from assay.questions import IMAGE, Template, fill
 from assay.serving.fingerprint import digest_code, digest_parts
 from assay.serving.scorer import Limits, Sample, ScorerInfo
 from assay.tasks import GenEvalTask, OutcomeTask, PotentialTask
 from services.verifier.answers import Answer
+from services.verifier.inquiry import Inquiry
 from services.verifier.judges.judge import Judge
-from services.verifier.questions import IMAGE, Inquiry, Template, fill
 from services.verifier.readings import READINGS
 
 MAX_TEXT_CHARACTERS = 8000
 #: Which templates a scorer asks, turn by turn.
 TURNS = {"orm": ("orm",), "parm-clarity": ("clarity",), "parm-potential": ("clarity", "potential")}
-_CODE = digest_code(Path(__file__).parent)
+# With what verifiers are trained with, too: how questions are filled, and which tokens are yes and no.
+_CODE = {"code": digest_code(Path(__file__).parent)} | {
+    module.__name__: digest_file(Path(str(module.__file__))) for module in (answer_tokens, questions)
+}
 
 
 class _Refused(Exception):
@@ -51,7 +57,7 @@ class VerifierScorer:
         digests = {f"template {turn}": templates[turn].digest for turn in TURNS[name]}
         self._info = ScorerInfo(
             name=name,
-            fingerprint=digest_parts({**judge.fingerprint_parts, **digests, "scorer": name, "code": _CODE}),
+            fingerprint=digest_parts({**judge.fingerprint_parts, **digests, **_CODE, "scorer": name}),
             value_range=self._reading.value_range,
             deterministic=judge.deterministic,
             # A task of GenEval comes with its prompt: both scorers can judge what one trainer sends.

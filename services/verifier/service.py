@@ -1,16 +1,12 @@
 """Build the verifier service's scorers from the `scorer:` block of its YAML file. The serving kit hosts them."""
 
-from pathlib import Path
 from typing import Any
 
+from assay.questions import read_questions
 from assay.serving.scorer import Scorer
-from services.verifier.config import OpenAiBlock, TemplatesBlock, TransformersBlock, VerifierConfig, read_config
+from services.verifier.config import OpenAiBlock, TransformersBlock, VerifierConfig, read_config
 from services.verifier.judges.judge import Judge
-from services.verifier.questions import IMAGE, Template, read_template
 from services.verifier.scorer import VerifierScorer
-
-OUR_TEMPLATES = Path(__file__).with_name("templates")
-_STEPS = ("step", "num_steps")
 
 
 def build_scorers(model_config: dict[str, Any]) -> list[Scorer]:
@@ -24,27 +20,9 @@ def build_scorers(model_config: dict[str, Any]) -> list[Scorer]:
         ModelLoadError: the model cannot be found, or not be loaded completely.
     """
     config = read_config(model_config)
-    templates = read_templates(config.templates)
+    templates = read_questions(config.templates)
     judge = _judge(config)
     return [VerifierScorer(name, judge, templates, config.protocol) for name in config.scorers]
-
-
-def read_templates(block: TemplatesBlock = TemplatesBlock()) -> dict[str, Template]:  # noqa: B008
-    """The questions by name: those that the configuration names, and ours for the others.
-
-    Raises:
-        ConfigError: one cannot be read, or lacks a place.
-    """
-
-    def read(name: str, path: Path | None, needs: tuple[str, ...], may_have: tuple[str, ...] = ()) -> Template:
-        return read_template(path or OUR_TEMPLATES / f"{name}.txt", f"templates.{name}", needs=needs, may_have=may_have)
-
-    return {
-        "orm": read("orm", block.orm, (IMAGE, "prompt")),
-        "clarity": read("clarity", block.clarity, (IMAGE, "prompt"), _STEPS),
-        # The prompt stands in the turn before.
-        "potential": read("potential", block.potential, (), ("prompt", *_STEPS)),
-    }
 
 
 def _judge(config: VerifierConfig) -> Judge:
@@ -57,7 +35,7 @@ def _judge(config: VerifierConfig) -> Judge:
 
 def _local_judge(config: VerifierConfig, block: TransformersBlock) -> Judge:
     # Here, for a judge elsewhere needs no torch.
-    from services.verifier.answer_tokens import find_answer_tokens
+    from assay.answer_tokens import find_answer_tokens
     from services.verifier.judges.sampled_judge import SampledJudge
     from services.verifier.judges.transformers_judge import TransformersJudge
     from services.verifier.judges.vision_language_model import VisionLanguageModel

@@ -16,13 +16,13 @@ from tiny_verifiers import random_images
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
+from assay.answer_tokens import AnswerTokens, find_answer_tokens
 from assay.errors import ConfigError
 from assay.serving.model_files import ModelLoadError
-from services.verifier.answer_tokens import AnswerTokens, find_answer_tokens
 from services.verifier.answers import Answer, probability
+from services.verifier.inquiry import Inquiry
 from services.verifier.judges.transformers_judge import TransformersJudge
 from services.verifier.judges.vision_language_model import VisionLanguageModel
-from services.verifier.questions import Inquiry
 
 CLASSES = ("llava", "idefics3", "onevision", "qwen2_5_vl", "qwen3_vl")
 # Stated in the README: what an item's margin may differ by between alone and in a batch, in float32.

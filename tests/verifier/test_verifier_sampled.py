@@ -10,9 +10,9 @@ from tiny_verifiers import random_images
 
 from assay.errors import ConfigError
 from services.verifier.answers import Answer
+from services.verifier.inquiry import Inquiry
 from services.verifier.judges.sampled_judge import SampledJudge
 from services.verifier.judges.vision_language_model import VisionLanguageModel
-from services.verifier.questions import Inquiry
 from services.verifier.readings import SAMPLED
 
 QUESTIONS = ("<image> Is this a kite?", "And an apple?")

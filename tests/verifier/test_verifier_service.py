@@ -20,12 +20,13 @@ from tiny_verifiers import random_images
 from assay.client import RewardClient
 from assay.errors import ConfigError
 from assay.outcomes import Failed, Outcome, Scored
+from assay.questions import QUESTION_FILES
 from assay.serving.scorer import Sample, Scorer
 from assay.tasks import GenEvalTask, ObjectClause, OutcomeTask, PotentialTask, SpatialTask, Task
 from assay.testing import serve_in_background
 from services.verifier.answers import probability
 from services.verifier.config import read_config
-from services.verifier.service import OUR_TEMPLATES, build_scorers
+from services.verifier.service import build_scorers
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "services").glob("verifier*.yaml"))
@@ -136,7 +137,7 @@ def test_potential_carries_the_clarity_that_was_asked_on_the_way(scorers: dict[s
 
 def test_a_prompt_alone_is_a_task_and_a_question_takes_the_place_of_the_scorers_own(scorers: dict[str, Scorer]) -> None:
     image = random_images(1)[0]
-    own = (OUR_TEMPLATES / "orm.txt").read_text().removesuffix("\n").removeprefix("<image> ")
+    own = (QUESTION_FILES / "orm.txt").read_text().removesuffix("\n").removeprefix("<image> ")
 
     def value(task: Task | None, prompt: str = "a kite") -> float:
         return _value(scorers["orm"].score([Sample("", (image,), prompt, task)])[0])
@@ -202,7 +203,7 @@ def test_fingerprints_follow_all_that_decides_a_score(llava_folder: Path, tmp_pa
     shutil.copytree(llava_folder, elsewhere)
     assert fingerprints(folder=elsewhere) == (orm, potential)
     same = tmp_path / "same.txt"
-    shutil.copy(OUR_TEMPLATES / "clarity.txt", same)
+    shutil.copy(QUESTION_FILES / "clarity.txt", same)
     assert fingerprints(templates={"clarity": str(same)}) == (orm, potential)
 
     other = tmp_path / "other.txt"

@@ -32,12 +32,12 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from assay.questions import QUESTION_FILES
 from miniature.tokenizer import build_chat_tokenizer
 from miniature.vlm import build_vlm, save_vlm
 from services.verifier.judges.vision_language_model import VisionLanguageModel
 
-TEMPLATES = Path(__file__).parents[2] / "services" / "verifier" / "templates"
-TEXTS = [path.read_text() for path in sorted(TEMPLATES.glob("*.txt"))]
+TEXTS = [path.read_text() for path in sorted(QUESTION_FILES.glob("*.txt"))]
 _QWEN_VISION = {
     "hidden_size": 32,
     "intermediate_size": 32,

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from assay.outcomes import Failed
 from services.verifier.answers import Answer
-from services.verifier.questions import Inquiry
+from services.verifier.inquiry import Inquiry
 
 #: One answer a turn, or why there is none.
 Answers = tuple[Answer, ...] | Failed

@@ -17,12 +17,13 @@ from assay.background_loop import run_in_background
 from assay.errors import ConfigError
 from assay.images import encode
 from assay.outcomes import Failed
+from assay.questions import IMAGE
 from services.verifier.answers import Answer
 from services.verifier.config import AnswersBlock, OpenAiBlock
+from services.verifier.inquiry import Inquiry
 from services.verifier.judges.completions import CompletionError, Completions, listed_tokens
 from services.verifier.judges.judge import Answers
 from services.verifier.judges.top_logprobs import UnreadableAnswerError, answer_from_top
-from services.verifier.questions import IMAGE, Inquiry
 
 # Servers differ in which of these they read as marks in a message's text; none belongs in a prompt.
 _MARKS = ("<|im_start|>", "<|im_end|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|endoftext|>")

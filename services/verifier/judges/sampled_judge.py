@@ -18,9 +18,9 @@ import torch
 
 from assay.errors import ConfigError
 from services.verifier.answers import Answer
+from services.verifier.inquiry import Inquiry
 from services.verifier.judges.judge import Answers
 from services.verifier.judges.vision_language_model import VisionLanguageModel
-from services.verifier.questions import Inquiry
 
 
 class SampledJudge:

@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.verifier.answer_tokens import Forms
+from assay.answer_tokens import Forms
 from services.verifier.answers import Answer, log_sum_exp, probability
 
 # vLLM writes the probability 0 of tokens that its samplers cut away as -9999, and JSON has no infinity.

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from assay.answer_tokens import AnswerTokens
+from assay.questions import IMAGE
 from assay.serving.model_files import ModelLoadError
-from services.verifier.answer_tokens import AnswerTokens
 from services.verifier.answers import Answer, answer_from_logits
+from services.verifier.inquiry import Inquiry
 from services.verifier.judges.judge import Answers
 from services.verifier.judges.vision_language_model import VisionLanguageModel
-from services.verifier.questions import IMAGE, Inquiry
 
 logger = logging.getLogger("assay.verifier")
 

@@ -1,17 +1,12 @@
-"""Templates and conversations: every byte that reaches a judge."""
+"""What verifiers are asked, and trained on: every byte of it."""
 
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import pytest
-import yaml
 
 from assay.errors import ConfigError
-from services.verifier.questions import IMAGE, Inquiry, fill, read_template
-from services.verifier.service import OUR_TEMPLATES
-
-PIXELS = np.zeros((8, 8, 3), np.uint8)
+from assay.questions import IMAGE, QUESTION_FILES, QuestionFiles, content_parts, fill, read_questions, read_template
 
 
 def _read(folder: Path, text: str, *, needs: tuple[str, ...] = (IMAGE, "prompt")) -> str:
@@ -21,7 +16,7 @@ def _read(folder: Path, text: str, *, needs: tuple[str, ...] = (IMAGE, "prompt")
 
 def test_the_question_of_published_verifiers_is_theirs_to_the_byte() -> None:
     """Length and digest as published checkpoints were tuned on it, with {p} for the prompt."""
-    template = read_template(OUR_TEMPLATES / "orm.txt", "templates.orm", needs=(IMAGE, "prompt"))
+    template = read_template(QUESTION_FILES / "orm.txt", "templates.orm", needs=(IMAGE, "prompt"))
     published = template.text.replace("{prompt}", "{p}")
     assert len(published) == 143
     assert hashlib.sha256(published.encode()).hexdigest().startswith("ab805c59b8729d1e")
@@ -61,23 +56,16 @@ def test_braces_in_a_prompt_stay_braces() -> None:
     assert fill("{unknown}", prompt="x") == "{unknown}"
 
 
-def test_conversations_put_the_image_where_the_template_has_it() -> None:
-    inquiry = Inquiry(PIXELS, ("Look: <image> a cat?", "and a dog?"))
+def test_questions_of_ones_own_take_the_place_of_ours_one_by_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("<image> {prompt}, at {step} of {num_steps}?\n")
+    ours, mine = read_questions(), read_questions(QuestionFiles(clarity=tmp_path / "mine.txt"))
+    assert mine["clarity"].fill(prompt="a cat", step="3", num_steps="18") == "<image> a cat, at 3 of 18?"
+    assert (mine["orm"].text, mine["potential"].text) == (ours["orm"].text, ours["potential"].text)
+    with pytest.raises(ConfigError, match=r"questions\.orm = .*\{step\} is unknown"):
+        read_questions(QuestionFiles(orm=tmp_path / "mine.txt"), "questions")
+
+
+def test_content_has_an_image_for_each_mark_and_no_empty_text() -> None:
     image = {"type": "image"}
-    look, cat = {"type": "text", "text": "Look: "}, {"type": "text", "text": " a cat?"}
-    assert inquiry.messages(image, "yes", 1) == [{"role": "user", "content": [look, image, cat]}]
-    assert inquiry.messages(image, "yes", 2)[1:] == [
-        {"role": "assistant", "content": [{"type": "text", "text": "yes"}]},
-        {"role": "user", "content": [{"type": "text", "text": "and a dog?"}]},
-    ]
-    assert Inquiry(PIXELS, ("<image>?",)).messages(image, "yes", 1)[0]["content"] == [
-        image,
-        {"type": "text", "text": "?"},
-    ]
-
-
-def test_shipped_configurations_quote_their_words() -> None:
-    folder = Path(__file__).parents[2] / "configs" / "services"
-    for path in sorted(folder.glob("verifier*.yaml")):
-        words = yaml.safe_load(path.read_text())["scorer"]["answers"]
-        assert (words["affirmative"], words["negative"]) == ("yes", "no")
+    assert content_parts("no image", image) == [{"type": "text", "text": "no image"}]
+    assert content_parts("<image><image> both?", image) == [image, image, {"type": "text", "text": " both?"}]
