@@ -37,15 +37,21 @@ class TextToImage:
         self._settings = {name: value for name, value in settings.items() if value is not None}
 
     @torch.no_grad()
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], **further: Any) -> list[Image.Image]:
         """One image for each prompt, in one pass.
+
+        Args:
+            prompts: texts.
+            seeds: of the noise, one for each.
+            further: arguments of the pipeline's call, for this pass alone.
 
         Raises:
             ArithmeticError: an image is not finite.
         """
         # Noise is drawn on the CPU, so that it is the same on every device.
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        images = self.pipeline(prompt=list(prompts), generator=generators, output_type="np", **self._settings).images
+        arguments = {**self._settings, **further}
+        images = self.pipeline(prompt=list(prompts), generator=generators, output_type="np", **arguments).images
         if not np.isfinite(images).all():
             raise ArithmeticError("a generated image is not finite: the precision overflows, or the weights are broken")
         return [Image.fromarray(pixels) for pixels in (images * 255).round().astype(np.uint8)]

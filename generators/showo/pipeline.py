@@ -112,6 +112,7 @@ class ShowoPipeline(DiffusionPipeline, TransformerLoraLoaderMixin):
         width: int | None = None,
         max_sequence_length: int | None = None,
         output_type: str = "pil",
+        first: int = 0,
         **sampling: Any,
     ) -> ImagePipelineOutput:
         """Draw one picture for each prompt.
@@ -125,6 +126,7 @@ class ShowoPipeline(DiffusionPipeline, TransformerLoraLoaderMixin):
             width: likewise.
             max_sequence_length: of a text.
             output_type: "pil" for pictures, "np" for (prompts, height, width, 3) float32 in [0, 1].
+            first: see `MaskPredictSampling`.
             sampling: further fields of `SamplingSettings`: temperature, schedule, anneal, temperature_carry.
 
         Raises:
@@ -139,7 +141,7 @@ class ShowoPipeline(DiffusionPipeline, TransformerLoraLoaderMixin):
         if generators is None:
             generators = [torch.Generator().manual_seed(int(torch.randint(2**62, ()))) for _ in prompts]
         settings = self.sampling_settings(num_inference_steps, guidance_scale, **sampling)
-        run = self.start(prompts, generators, settings, max_sequence_length=max_sequence_length)
+        run = self.start(prompts, generators, settings, first=first, max_sequence_length=max_sequence_length)
         for _ in self.progress_bar(range(settings.num_steps)):
             run.step()
         pictures = self.decode(run.codes, grid)

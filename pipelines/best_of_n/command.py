@@ -13,7 +13,7 @@ from pipelines.best_of_n.plan import STAGE, plan_units
 from pipelines.best_of_n.prompts import read_prompts
 from pipelines.best_of_n.settings import BestOfNSettings
 from pipelines.best_of_n.summary import JOB, write_summary
-from pipelines.best_of_n.worker import LoadBestOfNWorker, check_can_be_judged_on_the_way, service_of
+from pipelines.best_of_n.worker import LoadBestOfNWorker, check_is_showo_where_it_must_be, service_of
 from pipelines.engine.job import Job, run_job
 from pipelines.engine.stage import Stage
 from pipelines.model_digest import digest_model
@@ -30,8 +30,7 @@ def best_of_n(config: Path | None, overrides: Sequence[str]) -> int:
     settings = settings.model_copy(update={"dtype": resolved(settings.dtype, on_gpu=settings.on_gpus(gpus_seen))})
     lines = read_prompts(settings.prompts_file, settings.metadata_file)
     model, lora = what_draws(settings)
-    if settings.reward_model == "parm":
-        check_can_be_judged_on_the_way(model)
+    check_is_showo_where_it_must_be(settings, model)
     units = plan_units(lines, settings, digest_model(model, lora), _fingerprints(settings))
     stages = {STAGE: Stage(STAGE, LoadBestOfNWorker(settings, model, lora))}
     limit = None if settings.max_prompts == -1 else settings.max_prompts

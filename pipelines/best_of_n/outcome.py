@@ -37,20 +37,25 @@ class OutcomeSearch:
         verifier: None takes the first candidate, unasked.
         num_steps: of the sampler, for the account.
         batch_size: candidates in one pass.
+        numbered: tell the pipeline which candidate of the prompt is the first of a pass (`temperature_carry`).
     """
 
-    def __init__(self, model: TextToImage, verifier: Verifier | None, num_steps: int, batch_size: int) -> None:
+    def __init__(
+        self, model: TextToImage, verifier: Verifier | None, num_steps: int, batch_size: int, numbered: bool = False
+    ) -> None:
         self._model = model
         self._verifier = verifier
         self._num_steps = num_steps
         self._batch_size = batch_size
+        self._numbered = numbered
 
-    def choose(self, metadata: Mapping[str, Any], seeds: Sequence[int]) -> Choice:
-        """Draw a candidate for each seed. Of equals, the first is the best."""
+    def choose(self, metadata: Mapping[str, Any], seeds: Sequence[int], before: int = 0) -> Choice:
+        """Draw a candidate for each seed; `before` were drawn for the prompt already. Of equals, the first is best."""
         images = []
         for start in range(0, len(seeds), self._batch_size):
             part = seeds[start : start + self._batch_size]
-            images += self._model.generate([metadata["prompt"]] * len(part), part)
+            further = {"first": before + start} if self._numbered else {}
+            images += self._model.generate([metadata["prompt"]] * len(part), part, **further)
         pictures = {number: np.asarray(image) for number, image in enumerate(images)}
         steps = len(seeds) * self._num_steps
         if self._verifier is None:

@@ -57,10 +57,12 @@ def _unit(line: PromptLine, settings: BestOfNSettings, model_digest: str, finger
 
 def pipeline_arguments(settings: BestOfNSettings) -> dict[str, Any]:
     """What the pipeline is called with, under diffusers' names; None is left to the pipeline."""
-    return {
+    arguments = {
         "num_inference_steps": settings.generation_timesteps,
         "guidance_scale": settings.guidance_scale,
         "height": settings.height,
         "width": settings.width,
         "max_sequence_length": settings.max_sequence_length,
     }
+    # A pipeline of diffusers would not know it.
+    return {**arguments, "temperature_carry": True} if settings.temperature_carry else arguments

@@ -23,9 +23,10 @@ from pipelines.best_of_n.verifier import Picture, Verifier
 
 @dataclass
 class _Path:
-    """A candidate on its way; `clear_at` counts steps from 1."""
+    """A candidate on its way, the `rank`-th that is drawn for its prompt; `clear_at` counts steps from 1."""
 
     number: int
+    rank: int
     seed: int
     steps: int = 0
     clear_at: int | None = None
@@ -66,9 +67,10 @@ class PotentialSearch:
         self._batch_size = batch_size
         self._grid = grid
 
-    def choose(self, metadata: Mapping[str, Any], seeds: Sequence[int]) -> Choice:
-        """Draw a path for each seed, or as much of it as is worth it. Of equals, the first is the best."""
-        paths = [_Path(number, seed) for number, seed in enumerate(seeds)]
+    def choose(self, metadata: Mapping[str, Any], seeds: Sequence[int], before: int = 0) -> Choice:
+        """Draw a path for each seed, or as much of it as is worth it; `before` were drawn for the prompt already. Of
+        equals, the first is the best."""
+        paths = [_Path(number, before + number, seed) for number, seed in enumerate(seeds)]
         for start in range(0, len(paths), self._batch_size):
             self._draw(metadata, paths[start : start + self._batch_size], prune=self._parm.prune)
         best = self._best(metadata, paths)
@@ -80,10 +82,11 @@ class PotentialSearch:
     def _draw(self, metadata: Mapping[str, Any], paths: Sequence[_Path], *, prune: bool) -> None:
         """Draw paths side by side, to the end or to where they are given up."""
         generators = [torch.Generator("cpu").manual_seed(path.seed) for path in paths]
-        run = self._pipeline.start([metadata["prompt"]] * len(paths), generators, self._sampling)
+        prompts = [metadata["prompt"]] * len(paths)
+        run = self._pipeline.start(prompts, generators, self._sampling, first=paths[0].rank)
         while not run.finished:
             step = run.step()
-            left = [paths[row] for row in run.candidates]
+            left = [paths[number - paths[0].rank] for number in step.candidates]
             for path in left:
                 path.steps += 1
             if step.index >= self._parm.first_step:
@@ -114,8 +117,9 @@ class PotentialSearch:
 
     def _take_pictures(self, run: MaskPredictSampling, paths: Sequence[_Path]) -> None:
         if run.candidates:
-            for row, picture in zip(run.candidates, self._pipeline.decode(run.codes, self._grid), strict=True):
-                paths[row].picture = picture
+            pictures = self._pipeline.decode(run.codes, self._grid)
+            for number, picture in zip(run.candidates, pictures, strict=True):
+                paths[number - paths[0].rank].picture = picture
 
     def _best(self, metadata: Mapping[str, Any], paths: Sequence[_Path]) -> _Path:
         promising = [path for path in paths if path.potential is not None and not self._is_unpromising(path)]
@@ -135,7 +139,7 @@ class PotentialSearch:
     def _finish(self, metadata: Mapping[str, Any], path: _Path) -> None:
         """Draw a path that was given up again, from its start to its end."""
         generator = torch.Generator("cpu").manual_seed(path.seed)
-        run = self._pipeline.start([metadata["prompt"]], [generator], self._sampling)
+        run = self._pipeline.start([metadata["prompt"]], [generator], self._sampling, first=path.rank)
         run.finish()
         path.steps += self._sampling.num_steps
         self._take_pictures(run, [path])

@@ -64,6 +64,8 @@ class BestOfNSettings(BatchSettings):
         height: in pixels.
         width: in pixels.
         max_sequence_length: tokens of a prompt, for models that take it.
+        temperature_carry: reproduce the released scripts, which draw all candidates of a prompt but the first at
+            temperature 0; Show-o only.
         parm: how paths are judged on the way; only used with `reward_model: parm`.
         keep_candidates: keep all candidates' last images, too, in `process/`.
         max_prompts: only the first; -1 is all.
@@ -91,6 +93,7 @@ class BestOfNSettings(BatchSettings):
     height: int | None = Field(default=None, ge=16)
     width: int | None = Field(default=None, ge=16)
     max_sequence_length: int | None = Field(default=None, ge=0)
+    temperature_carry: bool = False
     parm: ParmSettings = ParmSettings()
     keep_candidates: bool = False
     max_prompts: int = Field(default=-1, ge=-1)

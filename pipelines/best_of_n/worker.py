@@ -54,8 +54,9 @@ class BestOfNWorker:
             self._verifier.asked.clear()
         choices = []
         for image in range(unit.inputs["num_images"]):
-            seeds = [candidate_seed(unit, image, number) for number in range(unit.inputs.get("num_candidates", 1))]
-            choices.append(self._search.choose(metadata, seeds))
+            number = unit.inputs.get("num_candidates", 1)
+            seeds = [candidate_seed(unit, image, candidate) for candidate in range(number)]
+            choices.append(self._search.choose(metadata, seeds, before=image * number))
             _save(choices[-1], image, workplace.folder, all_candidates=unit.inputs["keep_candidates"])
         asked = {} if self._verifier is None else dict(self._verifier.asked)
         record = {"images": [_record(choice) for choice in choices], "asked": asked}
@@ -105,7 +106,9 @@ class LoadBestOfNWorker:
             verifier = Verifier(service_of(settings).connect(), scorers)
         if settings.reward_model == "parm":
             assert verifier is not None
-            sampling = pipeline.sampling_settings(settings.generation_timesteps, settings.guidance_scale)
+            sampling = pipeline.sampling_settings(
+                settings.generation_timesteps, settings.guidance_scale, temperature_carry=settings.temperature_carry
+            )
             grid = pipeline.grid(settings.height, settings.width)
             return BestOfNWorker(
                 PotentialSearch(pipeline, verifier, sampling, settings.parm, settings.batch_size, grid), verifier
@@ -113,7 +116,8 @@ class LoadBestOfNWorker:
         # 0, unknown, where neither the run nor the model's folder says it.
         num_steps = settings.generation_timesteps or int(pipeline.config.get("num_inference_steps") or 0)
         model = TextToImage(pipeline, pipeline_arguments(settings))
-        return BestOfNWorker(OutcomeSearch(model, verifier, num_steps, settings.batch_size), verifier)
+        search = OutcomeSearch(model, verifier, num_steps, settings.batch_size, settings.temperature_carry)
+        return BestOfNWorker(search, verifier)
 
 
 def service_of(settings: BestOfNSettings) -> ServiceAddress:
@@ -122,15 +126,19 @@ def service_of(settings: BestOfNSettings) -> ServiceAddress:
     return ServiceAddress(settings.verifier.targets, settings.deadline_s, settings.tls_ca)
 
 
-def check_can_be_judged_on_the_way(model: str) -> None:
-    """PARM looks at unfinished images, which only Show-o's sampler gives.
+def check_is_showo_where_it_must_be(settings: BestOfNSettings, model: str) -> None:
+    """PARM looks at unfinished images, which only Show-o's sampler gives; and only its scripts carried a temperature.
 
     Raises:
         ConfigError: the model is another.
     """
     name = read_model_index(model).get("_class_name")
-    if name != ShowoPipeline.__name__:
+    if name == ShowoPipeline.__name__:
+        return
+    if settings.reward_model == "parm":
         raise ConfigError(
             f"reward_model = 'parm' looks at unfinished images of Show-o; model = {model!r} holds a {name}; allowed "
             "with it: none, orm_zs, orm_ft"
         )
+    if settings.temperature_carry:
+        raise ConfigError(f"temperature_carry is about Show-o; model = {model!r} holds a {name}; allowed: false")

@@ -114,7 +114,7 @@ def flags(model: Path, metadata_file: Path, judges: dict[str, Judge], tmp_path: 
         ]
 
 
-def candidates(model: Path, flags: list[str], item: int, image: int) -> list[np.ndarray]:
+def candidates(model: Path, flags: list[str], item: int, image: int, **sampling: float) -> list[np.ndarray]:
     """Each drawn alone, to its end."""
     values: dict[str, Any] = {flag.split("=", 1)[0]: flag.split("=", 1)[1] for flag in flags}
     values["verifiers"] = json.loads(values["verifiers"])
@@ -128,6 +128,7 @@ def candidates(model: Path, flags: list[str], item: int, image: int) -> list[np.
                 unit.inputs["metadata"]["prompt"],
                 torch.Generator().manual_seed(candidate_seed(unit, image, number)),
                 num_inference_steps=STEPS,
+                **sampling,
             ).images[0]
         )
         for number in range(CANDIDATES)
@@ -238,6 +239,24 @@ def test_looking_can_begin_at_a_later_step(flags: list[str], judges: dict[str, J
     assert set(judges["parm-clarity"].steps) == {4}
 
 
+@pytest.mark.parametrize("reward_model", ["orm_zs", "parm"])
+def test_the_released_scripts_anneal_only_the_first_candidate_of_a_prompt(
+    model: Path, flags: list[str], tmp_path: Path, reward_model: str
+) -> None:
+    """Also when candidates are drawn in several passes, and for a prompt's later images."""
+    settings = [*flags, f"reward_model={reward_model}", "temperature_carry=true", "parm.potential=0"]
+    assert best_of_n(None, settings) == 0
+    folder = tmp_path / "results" / f"showo_{reward_model}" / "00000" / "process"
+    for image in (0, 1):
+        annealed = candidates(model, flags, 0, image)
+        cold = candidates(model, flags, 0, image, temperature=0.0)
+        for number in range(CANDIDATES):
+            drawn = picture(folder / f"{image:04d}/{number:05d}.png")
+            is_first = image == number == 0
+            assert is_same(drawn, annealed[number]) == is_first
+            assert is_same(drawn, cold[number]) != is_first
+
+
 def test_the_folder_is_what_an_evaluation_reads(flags: list[str], metadata_file: Path, tmp_path: Path) -> None:
     assert best_of_n(None, flags) == 0
     found = read_image_folder(tmp_path / "results" / "showo")
@@ -281,6 +300,7 @@ def test_a_prompt_without_an_answer_fails_alone(
         (["metadata_file=null"], "give prompts_file or metadata_file"),
         (["prompts_file=prompts.txt"], r"prompts.txt has 1 prompts and .*metadata.jsonl has 2 tasks"),
         (["prompts_file=other.txt"], r"other.txt:2 says 'a photo of a kite', and .*metadata.jsonl:2 says 'a photo of"),
+        (["model=miniature/weights/sd3", "temperature_carry=true"], r"temperature_carry is about Show-o; .*: false"),
         (
             ["model=miniature/weights/sd3", "reward_model=parm"],
             r"unfinished images of Show-o; .* StableDiffusion3Pipel",
