@@ -24,6 +24,7 @@ app.command(name="best-of-n")(pipeline_commands.best_of_n)
 app.add_typer(pipeline_commands.status_app, name="pipeline")
 app.add_typer(pipeline_commands.evaluate_app, name="evaluate")
 data_app = typer.Typer(no_args_is_help=True, help="Make data to train and evaluate on.")
+data_app.command(name="verifier")(pipeline_commands.verifier_data)
 app.add_typer(data_app, name="data")
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Settings, dots for nesting.")]

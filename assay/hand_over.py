@@ -9,6 +9,7 @@ COMMANDS = {
     "train": ("trainer.cli", "train"),
     "infer": ("trainer.inference", "infer"),
     "data counting": ("trainer.counting_data", "counting"),
+    "data verifier": ("pipelines.verifier_data.command", "verifier_data"),
     "generate": ("pipelines.generate.command", "generate"),
     "best-of-n": ("pipelines.best_of_n.command", "best_of_n"),
     "evaluate geneval": ("pipelines.evaluate.command", "evaluate_geneval"),

@@ -131,6 +131,47 @@ def best_of_n(
     raise typer.Exit(hand_over("best-of-n", file, [*given(flags), *further]))
 
 
+def verifier_data(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    model: Annotated[str | None, typer.Option(help="Show-o, or a diffusers text-to-image model.")] = None,
+    lora: Annotated[str | None, typer.Option(help="A LoRA for it: its folder, or a training run's.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="GenEval's tasks, a JSON object a line.")] = None,
+    exclude: Annotated[
+        list[Path] | None, typer.Option(help="Such a file whose prompts are not drawn; may be given again.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Default: verifier_data.")] = None,
+    num_candidates: Annotated[
+        int | None, typer.Option("--num_candidates", help="Pictures of each prompt. Default: 50.")
+    ] = None,
+    num_steps: Annotated[
+        int | None, typer.Option("--num_steps", help="Of the sampler. Default: the model's own.")
+    ] = None,
+    target: Annotated[list[str] | None, typer.Option(help="GenEval service's address; may be given again.")] = None,
+    scorer: Annotated[str | None, typer.Option(help="Which of its scorers labels. Default: geneval.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another number gives other pictures. Default: 1234.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch_size", help="Candidates drawn in one pass. Default: 25.")
+    ] = None,
+    num_gpus: NumGpus = None,
+    no_skip_existing: NoSkipExisting = False,
+    engine: Engine = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    retries: Retries = None,
+    continue_on_error: ContinueOnError = None,
+    shard: Shard = None,
+    indices: Indices = None,
+) -> None:
+    """Draw pictures, have them labelled by a GenEval service, and write what verifiers and DPO learn from."""
+    flags = dict(locals())
+    further, file = flags.pop("overrides") or [], flags.pop("config")
+    flags["skip_existing"] = False if flags.pop("no_skip_existing") else None
+    flags["targets"] = flags.pop("target")
+    flags["exclude"] = [str(path) for path in exclude] if exclude else None
+    raise typer.Exit(hand_over("data verifier", file, [*given(flags), *further]))
+
+
 @evaluate_app.callback()
 def evaluate() -> None:
     """Evaluate generators, and images already made."""

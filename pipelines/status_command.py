@@ -10,12 +10,14 @@ from pipelines.engine.ledger import Ledger
 from pipelines.engine.status import open_ledger, read_plans, stage_statuses, table
 from pipelines.evaluate import summary as evaluation
 from pipelines.generate import statistics as generation
+from pipelines.verifier_data import summary as verifier_data
 
 #: job, as its plan names it -> what derives its summary files
 SUMMARIES: dict[str, Callable[[Ledger], list[Path]]] = {
     generation.JOB: generation.write_statistics,
     evaluation.JOB: evaluation.write_summary,
     best_of_n.JOB: best_of_n.write_summary,
+    verifier_data.JOB: verifier_data.write_summary,
 }
 SHOWN_FAILURES = 20
 

@@ -8,12 +8,13 @@ from assay.config import load_config
 from pipelines.evaluate.prompts import read_prompt_lines
 from pipelines.evaluate.settings import EvaluateSettings
 from pipelines.generate.settings import GenerateSettings
+from pipelines.verifier_data.settings import VerifierDataSettings
 
 FOLDER = Path(__file__).parents[2] / "configs/pipelines"
 
 
 def test_every_file_is_of_a_known_job() -> None:
-    assert {path.stem.rpartition("_")[2] for path in FOLDER.glob("*.yaml")} == {"generate", "geneval"}
+    assert {path.stem.rpartition("_")[2] for path in FOLDER.glob("*.yaml")} == {"generate", "geneval", "data"}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*_generate.yaml")), ids=lambda path: path.stem)
@@ -32,3 +33,11 @@ def test_evaluate(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(tags)) == 6
     if len(lines) == 553:
         assert [tags.count(tag) for tag in dict.fromkeys(tags)] == [80, 99, 80, 94, 100, 100]
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*_verifier_data.yaml")), ids=lambda path: path.stem)
+def test_verifier_data(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(FOLDER.parents[1])
+    settings = load_config(VerifierDataSettings, path)
+    assert not [line.problem for line in read_prompt_lines(settings.prompts) if line.problem]
+    assert 0 < settings.held_out < 1

@@ -1,0 +1,85 @@
+"""Has a GenEval service say of each finished picture whether it is right: `labels.json`, a label a candidate.
+
+A picture without a score has no label. Since its prompt would then have fewer candidates than its neighbours, and of
+those the ones that the service could not judge, the whole unit fails.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from assay.client import RewardClient
+from assay.errors import ServiceFailedError
+from assay.outcomes import Failed, Outcome
+from pipelines.engine.stage import UnitError, Workplace
+from pipelines.engine.unit import Unit
+from pipelines.reward_service import ServiceAddress
+from pipelines.verifier_data import draw_worker
+
+STAGE = "label"
+FILE = "labels.json"
+#: Prompts under way at once, so that the service has batches to make of them.
+CONCURRENCY = 16
+
+
+class LabelWorker:
+    """Keeps a client connected.
+
+    Args:
+        client: of the service.
+    """
+
+    def __init__(self, client: RewardClient) -> None:
+        self._client = client
+
+    def close(self) -> None:
+        self._client.close()
+
+    def run(self, unit: Unit, workplace: Workplace) -> None:
+        if unit.locations["problem"]:
+            raise UnitError(unit.locations["problem"])
+        drawn = workplace.upstream[draw_worker.STAGE]
+        finals = [one["final"] for one in json.loads((drawn / draw_worker.FILE).read_text())["candidates"]]
+        metadata = unit.inputs["metadata"]
+        outcomes = self._client.score(
+            [(drawn / final).read_bytes() for final in finals],
+            scorer=unit.inputs["scorer"],
+            prompts=[metadata["prompt"]] * len(finals),
+            tasks=[metadata] * len(finals),
+            ids=[f"{unit.item}-{number}" for number in range(len(finals))],
+            expected_fingerprint=unit.inputs["fingerprint"],
+            priority="batch",
+        )
+        labels = [_label(outcome, unit.inputs, finals[number]) for number, outcome in enumerate(outcomes)]
+        (workplace.folder / FILE).write_text(json.dumps(labels, indent=1) + "\n")
+
+
+def _label(outcome: Outcome, inputs: Any, file: str) -> dict[str, Any]:
+    """Yes or no, and what it was read from.
+
+    Raises:
+        ServiceFailedError: there is no score, and there may be one later.
+        UnitError: there will be none, or the scorer does not say yes or no.
+    """
+    if isinstance(outcome, Failed):
+        said = f"{file}: {outcome.code} {outcome.reason}: {outcome.message}"
+        if outcome.code == "INVALID_ARGUMENT":
+            raise UnitError(said)
+        raise ServiceFailedError(said, reason=outcome.reason)
+    value = outcome.components.get(inputs["component"])
+    if value not in (0.0, 1.0):
+        raise UnitError(
+            f"component = {inputs['component']!r} of scorer {inputs['scorer']!r} is {value}; a label is 0 or 1; it has "
+            f"{', '.join(sorted(outcome.components))}"
+        )
+    return {"label": "yes" if value == 1.0 else "no", "components": dict(outcome.components)}
+
+
+@dataclass(frozen=True)
+class LoadLabelWorker:
+    """Makes a worker."""
+
+    service: ServiceAddress
+
+    def __call__(self, device: str) -> LabelWorker:
+        return LabelWorker(self.service.connect())
