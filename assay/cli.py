@@ -27,6 +27,9 @@ data_app = typer.Typer(no_args_is_help=True, help="Make data to train and evalua
 data_app.command(name="verifier")(pipeline_commands.verifier_data)
 app.add_typer(data_app, name="data")
 
+#: What `assay train` does other than to read the configuration of a generator's training. A file of such a name: ./orm
+TRAINING_VERBS = ("orm", "parm")
+
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Settings, dots for nesting.")]
 
 
@@ -85,11 +88,21 @@ def score(
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file, e.g. configs/train/miniature_counting.yaml.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG | VERB [CONFIG]",
+            help="YAML file, e.g. configs/train/miniature_counting.yaml; or orm, parm: fine-tune a verifier.",
+        ),
+    ],
     overrides: Overrides = None,
 ) -> None:
-    """Train an image generator on rewards."""
-    raise typer.Exit(hand_over("train", config, overrides or []))
+    """Train an image generator on rewards; or fine-tune a verifier."""
+    settings = list(overrides or [])
+    if what not in TRAINING_VERBS:
+        raise typer.Exit(hand_over("train", Path(what), settings))
+    config = Path(settings.pop(0)) if settings and "=" not in settings[0] else None
+    raise typer.Exit(hand_over(f"train {what}", config, settings))
 
 
 @app.command()

@@ -7,6 +7,8 @@ from assay.errors import ConfigError
 #: command -> (module, function) that does it.
 COMMANDS = {
     "train": ("trainer.cli", "train"),
+    "train orm": ("trainer.vlm.command", "train_orm"),
+    "train parm": ("trainer.vlm.command", "train_parm"),
     "infer": ("trainer.inference", "infer"),
     "data counting": ("trainer.counting_data", "counting"),
     "data verifier": ("pipelines.verifier_data.command", "verifier_data"),
@@ -16,6 +18,8 @@ COMMANDS = {
     "pipeline status": ("pipelines.status_command", "status"),
     "pipeline summary": ("pipelines.status_command", "summary"),
 }
+#: command -> the extra that has what it needs, where that is another than `pipelines`.
+EXTRAS = {"train orm": "vlm", "train parm": "vlm"}
 
 
 def hand_over(command: str, *arguments: object) -> int:
@@ -29,6 +33,7 @@ def hand_over(command: str, *arguments: object) -> int:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"`assay {command}` needs {error.name}, which is not installed: pip install 'assay[pipelines]'"
+            f"`assay {command}` needs {error.name}, which is not installed: pip install "
+            f"'assay[{EXTRAS.get(command, 'pipelines')}]'"
         ) from error
     return int(getattr(module, function_name)(*arguments))

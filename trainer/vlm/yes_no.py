@@ -1,0 +1,147 @@
+"""Held-out yes/no questions, asked as the verifier service asks them.
+
+One forward pass over the text before the answer, padded on the left, and of the logits at its end
+
+    margin = logsumexp(tokens that spell yes) - logsumexp(tokens that spell no),    p = sigmoid(margin)
+
+Later turns are asked with the labels of the turns before: of a verifier's, that is yes, as in the service.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from assay.answer_tokens import find_answer_tokens
+from assay.errors import ConfigError
+from trainer.vlm.agreement import agreement, area_under_curve
+from trainer.vlm.conversations import Conversation
+from trainer.vlm.rendering import Renderer
+
+LABELS = {"yes": True, "no": False}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, and what should be answered.
+
+    Args:
+        id: of the conversation.
+        kind: of question, by which answers are counted.
+        text: up to the answer.
+        images: that are shown.
+        is_yes: the label.
+    """
+
+    id: str
+    kind: str
+    text: str
+    images: tuple[Path, ...]
+    is_yes: bool
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question with the model's answer."""
+
+    question: Question
+    margin: float
+
+    @property
+    def p(self) -> float:
+        return float(torch.sigmoid(torch.tensor(self.margin, dtype=torch.float64)))
+
+
+def questions_of(conversations: Sequence[Conversation], renderer: Renderer) -> list[Question]:
+    """All questions.
+
+    Raises:
+        ConfigError: a label is neither yes nor no.
+    """
+    return [
+        _question(conversation, answer, renderer)
+        for conversation in conversations
+        for answer in range(conversation.num_answers)
+    ]
+
+
+def _question(conversation: Conversation, answer: int, renderer: Renderer) -> Question:
+    label = conversation.said[2 * answer + 1]
+    if label not in LABELS:
+        raise ConfigError(f"held_out: conversation {conversation.id!r} has the answer {label!r}; allowed: yes, no")
+    return Question(
+        conversation.id,
+        conversation.kinds[answer],
+        renderer.before_answer(conversation, answer),
+        conversation.images_until(answer),
+        LABELS[label],
+    )
+
+
+class YesNoJudge:
+    """Asks a model that is being trained.
+
+    Args:
+        processor: of the model.
+        renderer: with that processor.
+        batch_size: questions in a pass of a process.
+
+    Raises:
+        ConfigError: the tokenizer has no token for yes, or for no.
+    """
+
+    def __init__(self, processor: Any, renderer: Renderer, batch_size: int) -> None:
+        self._renderer, self._batch_size = renderer, batch_size
+        tokens = find_answer_tokens(processor.tokenizer, "yes", "no", "any")
+        self._yes, self._no = list(tokens.yes), list(tokens.no)
+
+    @torch.no_grad()
+    def ask(self, model: Any, questions: Sequence[Question], accelerator: Accelerator) -> list[Answered]:
+        """Ask all questions, shared out among the processes; every process gets all answers. The model's mode is left
+        as it was."""
+        was_training = model.training
+        model.eval()
+        number, index = accelerator.num_processes, accelerator.process_index
+        # Of a sharded model, all processes make the same passes: who has none left asks the first again.
+        rounds = -(-len(questions) // number)
+        mine = [questions[n * number + index if n * number + index < len(questions) else 0] for n in range(rounds)]
+        margins: list[float] = []
+        for start in range(0, rounds, self._batch_size):
+            margins += self._margins(model, mine[start : start + self._batch_size], accelerator)
+        model.train(was_training)
+        shared = [margins] if number == 1 else gather_object([margins])
+        in_order = [shared[n % number][n // number] for n in range(len(questions))]
+        return [Answered(question, margin) for question, margin in zip(questions, in_order, strict=True)]
+
+    def _margins(self, model: Any, questions: Sequence[Question], accelerator: Accelerator) -> list[float]:
+        inputs = self._renderer.inputs(
+            [question.text for question in questions], [question.images for question in questions], side="left"
+        )
+        inputs = dict(inputs.to(accelerator.device, model.dtype))
+        length = inputs["input_ids"].shape[1]
+        # As `generate` has them, and with it the service: they count from the first token that is not padding.
+        positions = model._prepare_position_ids_for_generation(inputs["input_ids"], dict(inputs))
+        logits = model(**inputs, position_ids=positions[..., -length:], logits_to_keep=1).logits[:, -1].float()
+        margins = torch.logsumexp(logits[:, self._yes], -1) - torch.logsumexp(logits[:, self._no], -1)
+        return [float(margin) for margin in margins.tolist()]
+
+
+def summarize(answers: Sequence[Answered]) -> dict[str, dict[str, float | int | None]]:
+    """By kind of question: how many there are, the share of yes among the labels, the share that agrees, and the area
+    under the curve."""
+    kinds = dict.fromkeys(answer.question.kind for answer in answers)
+    return {kind: _numbers([answer for answer in answers if answer.question.kind == kind]) for kind in kinds}
+
+
+def _numbers(answers: Sequence[Answered]) -> dict[str, float | int | None]:
+    labels = [answer.question.is_yes for answer in answers]
+    return {
+        "questions": len(answers),
+        "share_of_yes": sum(labels) / len(labels),
+        "agreement": agreement([answer.p for answer in answers], labels),
+        "auc": area_under_curve([answer.margin for answer in answers], labels),
+    }
