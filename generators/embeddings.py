@@ -14,7 +14,7 @@ class PromptEmbeddings:
     """What the transformer is told about each image of a batch.
 
     Args:
-        tokens: (batch, sequence, width) of the text.
+        tokens: (batch, sequence, width) of the text; (batch, sequence) int64 ids of a model that reads texts itself.
         pooled: (batch, pooled width) of the text; None where the model takes none.
         references: (batch, reference tokens, channels), clean latents of the images to start from, in packed form;
             None without references.

@@ -5,28 +5,25 @@ the meaning of prompts, and losses are not known here. Subclasses, one for each 
 become the transformer's inputs; they call the pipeline's own functions and hold no copy of its code.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from numpy.typing import NDArray
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
 from assay.errors import ConfigError
-from generators import lora
 from generators.embeddings import PromptEmbeddings
-from generators.text_to_image import absent_components, load_lora, locate_model
+from generators.opened import OpenedPipeline
+from generators.text_to_image import absent_components, locate_model
 
 
-class TrainableGenerator(ABC):
-    """A diffusers pipeline opened up for training. Nothing of it trains but what `add_lora` adds.
+class TrainableGenerator(OpenedPipeline):
+    """A diffusers pipeline of a rectified-flow transformer. Nothing of it trains but what `add_lora` adds.
 
     Args:
         pipeline: the loaded pipeline; its transformer is what is trained.
@@ -39,10 +36,7 @@ class TrainableGenerator(ABC):
         ConfigError: the size does not fit, or the pipeline's scheduler is of another kind.
     """
 
-    PIPELINE: ClassVar[Any]
-    TEXT_ENCODERS: ClassVar[tuple[str, ...]]
-    #: Ends of the names of the layers that get a LoRA unless told otherwise.
-    LORA_TARGETS: ClassVar[tuple[str, ...]]
+    can_be_sharded = True
 
     def __init__(
         self,
@@ -53,10 +47,13 @@ class TrainableGenerator(ABC):
         max_sequence_length: int,
         autocast_dtype: torch.dtype | None = None,
     ) -> None:
-        self.pipeline = pipeline
-        self._height, self._width = height, width
-        self._max_sequence_length = max_sequence_length
-        self._autocast_dtype = autocast_dtype
+        super().__init__(
+            pipeline,
+            height=height,
+            width=width,
+            max_sequence_length=max_sequence_length,
+            autocast_dtype=autocast_dtype,
+        )
         self._weights_dtype: torch.dtype = pipeline.transformer.dtype
         for name, side in (("height", height), ("width", width)):
             if side < 1 or side % self._token_pixels:
@@ -118,83 +115,9 @@ class TrainableGenerator(ABC):
             raise ConfigError(f"model = {model!r} cannot be loaded: {error}") from error
 
     @property
-    def transformer(self) -> Any:
-        return self.pipeline.transformer
-
-    @property
     def embeds_guidance(self) -> bool:
         """Whether the guidance scale goes into the transformer as a number, so that there is no second branch."""
         return False
-
-    def fuse_lora(self, path: str) -> None:
-        """Merge a LoRA (a cold start) into the weights, so that the reference policy has it too.
-
-        Args:
-            path: folder with the LoRA's file, or one with such a folder `lora` in it; or a name on the hub.
-
-        Raises:
-            ConfigError: there is no LoRA, or it is that of another model.
-        """
-        load_lora(self.pipeline, self.PIPELINE.__name__, path)
-        self.pipeline.fuse_lora()
-        self.pipeline.unload_lora_weights()
-
-    def add_lora(self, rank: int, alpha: int, targets: Sequence[str] | None = None) -> list[torch.nn.Parameter]:
-        """Put a fresh LoRA on `targets` (None: `LORA_TARGETS`) and return its parameters, the only ones that train.
-
-        Raises:
-            ConfigError: a target names no linear layer.
-        """
-        return lora.add_lora(self.transformer, rank, alpha, self.LORA_TARGETS if targets is None else targets)
-
-    @contextmanager
-    def without_adapter(self) -> Iterator[None]:
-        """Inside, the transformer is the one before `add_lora`: the reference policy."""
-        self.transformer.disable_adapters()
-        try:
-            yield
-        finally:
-            self.transformer.enable_adapters()
-
-    def save_lora(self, folder: Path, values: Mapping[str, Tensor] | None = None) -> None:
-        """Save in diffusers' format: `pipe.load_lora_weights(folder)` reads it. Replaces the folder as a whole.
-
-        Args:
-            values: of the LoRA's parameters by name; None for those in place.
-        """
-        lora.save_lora(self.PIPELINE, self.transformer, folder, values)
-
-    def enable_gradient_checkpointing(self) -> None:
-        """Compute activations again in the backward pass instead of keeping them: slower, with far less memory."""
-        self.transformer.enable_gradient_checkpointing()
-
-    def compile(self) -> None:
-        """Compile the transformer in place; its names and parameters stay what they are."""
-        self.transformer.compile()
-
-    def drop_text_encoders(self) -> None:
-        """Free the text encoders; `encode_prompts` is then an error."""
-        for name in self.TEXT_ENCODERS:
-            setattr(self.pipeline, name, None)
-
-    @torch.no_grad()
-    def encode_prompts(
-        self, prompts: list[str], references: Sequence[Sequence[Image.Image]] | None = None
-    ) -> PromptEmbeddings:
-        """Embed texts, and the images that they speak of.
-
-        Args:
-            prompts: one for each row of the result.
-            references: for each prompt its images, as many and of the same sizes for all; None for none.
-
-        Raises:
-            ConfigError: the model takes no references, or they do not fit; or the text encoders were dropped.
-        """
-        if not self._text_encoders():
-            raise ConfigError("the text encoders were dropped; encode all prompts before")
-        if references is not None and len(references) != len(prompts):
-            raise ConfigError(f"{len(references)} lists of references for {len(prompts)} prompts; one each is needed")
-        return self._encode(list(prompts), references if references and any(map(len, references)) else None)
 
     def predict_velocity(
         self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings, guidance_scale: float | None = None
@@ -253,12 +176,16 @@ class TrainableGenerator(ABC):
         """Shape of one image's latents, as `predict_velocity` and `decode` take them."""
 
     @property
+    def image_tokens(self) -> int:
+        tokens = int(np.prod(self.latent_shape)) // int(self.transformer.config.in_channels)
+        if len(self.latent_shape) == 3:  # not packed: the transformer makes tokens of patches
+            tokens //= int(self.transformer.config.patch_size) ** 2
+        return tokens
+
+    @property
     @abstractmethod
     def _token_pixels(self) -> int:
         """Height and width of the square that one token covers."""
-
-    @abstractmethod
-    def _encode(self, prompts: list[str], references: Sequence[Sequence[Image.Image]] | None) -> PromptEmbeddings: ...
 
     @abstractmethod
     def _velocity(
@@ -272,11 +199,3 @@ class TrainableGenerator(ABC):
     @abstractmethod
     def _image_latents(self, pixels: Tensor) -> Tensor:
         """(batch, 3, height, width) in [-1, 1] -> latents as the transformer has them."""
-
-    def _text_encoders(self) -> list[Any]:
-        found = (getattr(self.pipeline, name, None) for name in self.TEXT_ENCODERS)
-        return [encoder for encoder in found if encoder is not None]
-
-    def _refuse_references(self, references: object) -> None:
-        if references is not None:
-            raise ConfigError(f"references were given, but a {self.PIPELINE.__name__} takes none")

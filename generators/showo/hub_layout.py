@@ -5,6 +5,7 @@ A half-loaded model draws nonsense without a word, so every tensor must be there
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Self
@@ -47,8 +48,12 @@ class HubModel(ModelMixin, ConfigMixin):
         built.load_state_dict(floats, assign=True)
         return built.eval()
 
-    def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write configuration and weights, as they are, to a folder; files of that name are replaced.
+    def save_pretrained(self, save_directory: str | Path, values: Mapping[str, Tensor] | None = None) -> None:
+        """Write configuration and weights to a folder; files of that name are replaced.
+
+        Args:
+            save_directory: the folder.
+            values: of some parameters by name, instead of those in place.
 
         Raises:
             ConfigError: the model holds a LoRA, which changes its tensors' names.
@@ -57,7 +62,8 @@ class HubModel(ModelMixin, ConfigMixin):
             raise ConfigError("a model with a LoRA cannot be saved; save the LoRA, or fuse it first")
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        state = {**self.state_dict(), **(values or {})}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         partial = folder / f".{SAFETENSORS_FILE}.partial"
         save_file(tensors, partial, metadata={"format": "pt"})
         partial.replace(folder / SAFETENSORS_FILE)

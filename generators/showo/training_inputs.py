@@ -24,18 +24,29 @@ class MaskedImages:
 
 
 def draw_masks(
-    batch: int, num_tokens: int, schedule: str = "cosine", generator: torch.Generator | None = None
+    batch: int,
+    num_tokens: int,
+    schedule: str = "cosine",
+    generator: torch.Generator | None = None,
+    *,
+    evenly: bool = False,
 ) -> Tensor:
     """Random places to mask; the two images of a pair may share a row.
 
     With u uniform in [0, 1), round(num_tokens * schedule(u)) tokens are masked, at least one; under the cosine that is
     2 / pi of them on average.
 
+    Args:
+        evenly: row k's u lies in the k-th of `batch` equal parts, so that the rows cover all shares of masked tokens.
+
     Returns:
         (batch, num_tokens) bool, on the generator's device.
     """
     device = "cpu" if generator is None else generator.device
-    share = mask_schedule(schedule)(torch.rand(batch, generator=generator, device=device)).clamp(min=0)
+    progress = torch.rand(batch, generator=generator, device=device)
+    if evenly:
+        progress = (torch.arange(batch, device=device) + progress) / batch
+    share = mask_schedule(schedule)(progress).clamp(min=0)
     number = (num_tokens * share).round().clamp(min=1)
     rank = torch.rand(batch, num_tokens, generator=generator, device=device).argsort(1).argsort(1)
     return rank < number[:, None]
