@@ -28,7 +28,7 @@ data_app.command(name="verifier")(pipeline_commands.verifier_data)
 app.add_typer(data_app, name="data")
 
 #: What `assay train` does other than to read the configuration of a generator's training. A file of such a name: ./orm
-TRAINING_VERBS = ("orm", "parm")
+TRAINING_VERBS = ("orm", "parm", "dpo")
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Settings, dots for nesting.")]
 
@@ -92,12 +92,13 @@ def train(
         str,
         typer.Argument(
             metavar="CONFIG | VERB [CONFIG]",
-            help="YAML file, e.g. configs/train/miniature_counting.yaml; or orm, parm: fine-tune a verifier.",
+            help="YAML file, e.g. configs/train/miniature_counting.yaml; or orm, parm: fine-tune a verifier; or "
+            "dpo: preferences, of Show-o by default.",
         ),
     ],
     overrides: Overrides = None,
 ) -> None:
-    """Train an image generator on rewards; or fine-tune a verifier."""
+    """Train an image generator on rewards or preferences; or fine-tune a verifier."""
     settings = list(overrides or [])
     if what not in TRAINING_VERBS:
         raise typer.Exit(hand_over("train", Path(what), settings))

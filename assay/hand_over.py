@@ -9,6 +9,7 @@ COMMANDS = {
     "train": ("trainer.cli", "train"),
     "train orm": ("trainer.vlm.command", "train_orm"),
     "train parm": ("trainer.vlm.command", "train_parm"),
+    "train dpo": ("trainer.dpo_command", "train_dpo"),
     "infer": ("trainer.inference", "infer"),
     "data counting": ("trainer.counting_data", "counting"),
     "data verifier": ("pipelines.verifier_data.command", "verifier_data"),

@@ -10,9 +10,12 @@ from torch import nn
 
 from assay.client import BATCH_ITEMS
 from assay.errors import ConfigError
-from trainer.algorithms.dpo import DpoConfig
+from generators.showo.transformer import Showo
+from trainer.algorithms.captioned import CaptionedConfig
 from trainer.algorithms.flow_grpo import FlowGrpoConfig
-from trainer.algorithms.sft import SftConfig
+from trainer.algorithms.masked_tokens import MaskedTokensConfig
+from trainer.algorithms.pairs import PairsConfig
+from trainer.algorithms.showo_dpo import ShowoDpoConfig
 from trainer.config import TrainConfig
 
 #: Bytes that a transformer layer keeps for the backward pass, for each token and unit of width: 34 in half precision
@@ -34,9 +37,10 @@ class Arithmetic:
         optimizer_steps: in the epoch.
         micro_batches: per process.
         sampling_passes: forward passes of one image through the transformer while sampling.
-        training_passes: (noise level or step) of one image in training; each a forward and a backward pass, and a
+        training_passes: (noise level, step or mask) of one image in training; each a forward and a backward pass, and a
             forward pass more for each reference or second branch.
         reward_calls: RPCs, without retries.
+        trained_at: what there are several of in training.
     """
 
     processes: int
@@ -47,6 +51,7 @@ class Arithmetic:
     sampling_passes: int
     training_passes: int
     reward_calls: int
+    trained_at: str = "at {} noise levels"
 
     def __str__(self) -> str:
         processes = f"{self.processes} process{'es' if self.processes > 1 else ''}"
@@ -57,7 +62,7 @@ class Arithmetic:
             f"an epoch: {self.images} images, {made_of}; {self.optimizer_steps} optimizer steps of "
             f"{self.images // self.optimizer_steps} images",
             f"on {processes}, each {self.micro_batches} micro-batches; an image takes {self.sampling_passes} forward "
-            f"passes to sample, and is trained at {self.training_passes} noise levels",
+            f"passes to sample, and is trained {self.trained_at.format(self.training_passes)}",
         ]
         return "\n".join([*lines, f"{self.reward_calls} reward calls"] if self.reward_calls else lines)
 
@@ -98,31 +103,36 @@ def _of_rollouts(config: TrainConfig, processes: int, second_branch: bool) -> Ar
         images=images,
         optimizer_steps=steps,
         micro_batches=micro_batches,
-        sampling_passes=sampling.num_steps * (2 if second_branch and sampling.guidance_scale > 1 else 1),
+        sampling_passes=sampling.num_steps * (2 if second_branch and _is_guided(config) else 1),
         training_passes=(
             algorithm.num_trained_steps(sampling.num_steps)
             if isinstance(algorithm, FlowGrpoConfig)
-            else algorithm.noise_draws
+            else algorithm.draws
         ),
-        reward_calls=calls * len({(reward.targets, reward.scorer) for reward in config.rewards}),
+        reward_calls=calls * _num_scorers(config),
+        **_wording(config),
     )
 
 
 def _of_data(config: TrainConfig, processes: int) -> Arithmetic:
     algorithm = config.algorithm
     steps = algorithm.optimizer_steps_per_epoch
-    if isinstance(algorithm, SftConfig):
+    calls = 0
+    if isinstance(algorithm, CaptionedConfig):
         _check_multiple(
             "algorithm.images_per_step", algorithm.images_per_step, processes, f"with {_processes(processes)}"
         )
         groups, images, size = 0, steps * algorithm.images_per_step, algorithm.micro_batch_size
     else:
-        assert isinstance(algorithm, DpoConfig)
+        assert isinstance(algorithm, PairsConfig)
         if algorithm.pairs_per_epoch is None:
             raise ConfigError("algorithm.pairs_per_epoch is missing: how many pairs of algorithm.data an epoch takes")
         why = f"with {_processes(processes)} and {steps} optimizer steps an epoch"
         _check_multiple("algorithm.pairs_per_epoch", algorithm.pairs_per_epoch, processes * steps, why)
         groups, images, size = algorithm.pairs_per_epoch, 2 * algorithm.pairs_per_epoch, 2 * algorithm.micro_batch_pairs
+        if isinstance(algorithm, ShowoDpoConfig) and algorithm.guidance is not None:
+            share = images // steps // processes
+            calls = processes * steps * sum(_calls(own) for own in _sizes(share, size)) * _num_scorers(config)
     return Arithmetic(
         processes=processes,
         groups=groups,
@@ -130,9 +140,24 @@ def _of_data(config: TrainConfig, processes: int) -> Arithmetic:
         optimizer_steps=steps,
         micro_batches=steps * -(-images // steps // processes // size),
         sampling_passes=0,
-        training_passes=algorithm.noise_draws,
-        reward_calls=0,
+        training_passes=algorithm.draws,
+        reward_calls=calls,
+        **_wording(config),
     )
+
+
+def _wording(config: TrainConfig) -> dict[str, str]:
+    return {"trained_at": "under {} masks"} if isinstance(config.algorithm, MaskedTokensConfig) else {}
+
+
+def _is_guided(config: TrainConfig) -> bool:
+    """Whether sampling takes a second branch: Show-o counts guidance from 0, the others from 1."""
+    assert config.sampling is not None
+    return config.sampling.guidance_scale > (0 if isinstance(config.algorithm, MaskedTokensConfig) else 1)
+
+
+def _num_scorers(config: TrainConfig) -> int:
+    return len({(reward.targets, reward.scorer) for reward in config.rewards})
 
 
 @dataclass(frozen=True)
@@ -178,20 +203,25 @@ def memory_estimate(
 
 
 def _micro_batch(config: TrainConfig, second_branch: bool) -> int:
-    if isinstance(config.algorithm, SftConfig):
-        return config.algorithm.micro_batch_size
-    if isinstance(config.algorithm, DpoConfig):
-        return 2 * config.algorithm.micro_batch_pairs
+    masks = config.algorithm.draws if isinstance(config.algorithm, MaskedTokensConfig) else 1  # in one pass together
+    if isinstance(config.algorithm, CaptionedConfig):
+        return config.algorithm.micro_batch_size * masks
+    if isinstance(config.algorithm, PairsConfig):
+        return 2 * config.algorithm.micro_batch_pairs * masks
     assert config.sampling is not None
     two = second_branch and config.sampling.guidance_scale > 1 and isinstance(config.algorithm, FlowGrpoConfig)
     return config.sampling.micro_batch_size * (2 if two else 1)
 
 
 def _width(transformer: Any) -> int:
+    if isinstance(transformer, Showo):
+        return int(transformer.showo.config.hidden_size)
     return int(transformer.config.num_attention_heads * transformer.config.attention_head_dim)
 
 
 def _layers(transformer: Any) -> int:
+    if isinstance(transformer, Showo):
+        return int(transformer.showo.config.num_hidden_layers)
     return int(transformer.config.num_layers + getattr(transformer.config, "num_single_layers", 0))
 
 

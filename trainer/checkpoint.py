@@ -1,10 +1,11 @@
 """Checkpoints from which a killed run goes on to the same numbers.
 
-A checkpoint is a folder `checkpoints/epoch-000012` with safetensors of the adapter, its copies (the average, an older
-or a reference policy) and the optimizer's moments, a `state.json` with the counters, and the LoRA in diffusers' format
-(`lora/`). Tensors are whole, however the run lay on its processes (`trainer.layout`), so it may go on on another number
-of them. All randomness of training is derived from the run's seed and these counters, so there is no generator state
-to keep. A folder is written under a temporary name and renamed when complete: one that has its final name is whole.
+A checkpoint is a folder `checkpoints/epoch-000012` with safetensors of what is trained, its copies (the average, an
+older or a reference policy) and the optimizer's moments, a `state.json` with the counters, and what others load: the
+LoRA in diffusers' format (`lora/`), or the whole model (`model/`). Tensors are whole, however the run lay on its
+processes (`trainer.layout`), so it may go on on another number of them. All randomness of training is derived from the
+run's seed and these counters, so there is no generator state to keep. A folder is written under a temporary name and
+renamed when complete: one that has its final name is whole.
 """
 
 import json
@@ -47,7 +48,7 @@ def save_checkpoint(
     epoch: int,
     tensors: Mapping[str, dict[str, Tensor]],
     state: dict[str, Any],
-    lora: Path,
+    result: Path,
 ) -> Path:
     """Write the checkpoint taken after `epoch` epochs, and drop all but the newest two.
 
@@ -56,7 +57,7 @@ def save_checkpoint(
         epoch: number of finished epochs.
         tensors: by file and name.
         state: counters, as JSON.
-        lora: folder of the LoRA in diffusers' format, of which the checkpoint gets a copy: it can be loaded as it is.
+        result: folder `lora` or `model`, of which the checkpoint gets a copy: it can be loaded as it is.
     """
     final = root / f"epoch-{epoch:06d}"
     partial = root / ".partial"
@@ -64,7 +65,7 @@ def save_checkpoint(
     partial.mkdir(parents=True)
     for name, named in tensors.items():
         save_file(named, partial / f"{name}.safetensors")
-    shutil.copytree(lora, partial / "lora")
+    shutil.copytree(result, partial / result.name)
     (partial / "state.json").write_text(json.dumps({**state, "epoch": epoch}, indent=1))
     _remove(final)
     partial.rename(final)

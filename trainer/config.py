@@ -8,29 +8,38 @@ from pydantic import Field, model_validator
 from assay.config import ConfigModel
 from assay.rewards import RewardConfig
 from trainer.advantages import AdvantagesConfig
+from trainer.algorithms.captioned import CaptionedConfig
 from trainer.algorithms.dpo import DpoConfig
 from trainer.algorithms.flow_grpo import FlowGrpoConfig
 from trainer.algorithms.grpo_guard import GrpoGuardConfig
+from trainer.algorithms.masked_tokens import MaskedTokensConfig
 from trainer.algorithms.nft import NftConfig
+from trainer.algorithms.pairs import PairsConfig
 from trainer.algorithms.rwr import RwrConfig
 from trainer.algorithms.sft import SftConfig
+from trainer.algorithms.showo_dpo import ShowoDpoConfig
+from trainer.algorithms.showo_sft import ShowoSftConfig
 from trainer.sampling import SamplingConfig
 
 AlgorithmConfig = Annotated[
-    FlowGrpoConfig | GrpoGuardConfig | NftConfig | DpoConfig | RwrConfig | SftConfig, Field(discriminator="name")
+    FlowGrpoConfig | GrpoGuardConfig | NftConfig | DpoConfig | RwrConfig | SftConfig | ShowoDpoConfig | ShowoSftConfig,
+    Field(discriminator="name"),
 ]
 
 
 class ModelConfig(ConfigModel):
     """Which generator, at which size it works, and what of it is trained."""
 
-    path: str = Field(description="hub id or folder of a pipeline: SD3 and SD3.5, FLUX.1-dev, FLUX.2 klein")
+    path: str = Field(description="hub id or folder of a pipeline: SD3 and SD3.5, FLUX.1-dev, FLUX.2 klein, Show-o")
     height: int = Field(512, ge=16, description="pixels")
     width: int = Field(512, ge=16, description="pixels")
     max_sequence_length: int = Field(128, ge=0, le=512, description="tokens a prompt (of SD3: T5's)")
     encoder_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     weights_dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the frozen transformer; what is trained is float32 at any rate"
+    )
+    train_all: bool = Field(
+        False, description="train every weight instead of a LoRA; for Show-o, with weights in float32"
     )
     cold_start_lora: str | None = Field(None, description="LoRA to fuse first; the KL reference then has it too")
     lora_rank: int = Field(32, ge=1)
@@ -51,10 +60,10 @@ class PromptsConfig(ConfigModel):
 
 
 class EvaluationConfig(ConfigModel):
-    """Held-out evaluation with the deterministic sampler."""
+    """Held-out evaluation with the deterministic sampler (of Show-o: its own, from the same seeds)."""
 
     num_steps: int = Field(40, ge=1)
-    guidance_scale: float = Field(4.5, ge=1)
+    guidance_scale: float = Field(4.5, ge=0, description="1 = no guidance; of Show-o 0, for it counts from there")
     num_images: int = Field(512, ge=1, description="(prompt, seed) pairs, the same at every evaluation")
     batch_size: int = Field(16, ge=1)
     every_epochs: int = Field(20, ge=0, description="0: only before and after")
@@ -72,13 +81,20 @@ class EvaluationConfig(ConfigModel):
 
 
 class OptimizerConfig(ConfigModel):
-    """AdamW without a schedule."""
+    """AdamW. Biases, norms and embeddings do not decay."""
 
     learning_rate: float = Field(3e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(1e-4, ge=0)
     epsilon: float = Field(1e-8, gt=0)
     max_grad_norm: float = Field(1.0, gt=0)
+    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine: down to 0 at the run's last epoch")
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of the run's optimizer steps in which the rate rises")
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether the learning rate depends on how long the run is to be."""
+        return self.schedule != "constant" or self.warmup > 0
 
 
 class EmaConfig(ConfigModel):
@@ -121,7 +137,7 @@ class TrainConfig(ConfigModel):
     @property
     def data(self) -> Path | None:
         """The file that an offline algorithm learns from; None where it learns from rollouts."""
-        return self.algorithm.data if isinstance(self.algorithm, SftConfig | DpoConfig) else None
+        return self.algorithm.data if isinstance(self.algorithm, CaptionedConfig | PairsConfig) else None
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> "TrainConfig":
@@ -158,6 +174,30 @@ class TrainConfig(ConfigModel):
         return self
 
     @model_validator(mode="after")
+    def _fits_the_kind_of_model(self) -> "TrainConfig":
+        """Show-o counts guidance from 0, the others from 1: the one's numbers mean something else to the other."""
+        masked = isinstance(self.algorithm, MaskedTokensConfig)
+        for name, section in (("sampling", self.sampling), ("evaluation", self.evaluation)):
+            if section is None:
+                continue
+            if masked and "guidance_scale" not in section.model_fields_set:
+                raise ValueError(
+                    f"{name}.guidance_scale is missing; Show-o counts it from 0: 1.75 is usual at 256 pixels, 5 at 512"
+                )
+            if not masked and section.guidance_scale < 1:
+                raise ValueError(
+                    f"{name}.guidance_scale = {section.guidance_scale}; allowed with algorithm {self.algorithm.name}: "
+                    "at least 1, which is no guidance"
+                )
+        if self.model.train_all and not masked:
+            raise ValueError(f"model.train_all with algorithm {self.algorithm.name}; allowed with showo_dpo, showo_sft")
+        if self.model.train_all and self.model.weights_dtype != "float32":
+            raise ValueError("model.weights_dtype = bfloat16; allowed with model.train_all: float32")
+        if isinstance(self.algorithm, ShowoDpoConfig) and self.algorithm.guidance is not None and not self.rewards:
+            raise ValueError("algorithm.guidance needs rewards: the verifier that scores the images of a pair")
+        return self
+
+    @model_validator(mode="after")
     def _algorithm_fits_sampler(self) -> "TrainConfig":
         if self.sampling is None or not isinstance(self.algorithm, FlowGrpoConfig):
             return self
@@ -179,8 +219,16 @@ class TrainConfig(ConfigModel):
         if isinstance(algorithm, FlowGrpoConfig) and algorithm.window is not None:
             named = algorithm.model_fields_set & {"timestep_strategy", "timestep_fraction"}
             idle += [f"algorithm.{field} with algorithm.window" for field in sorted(named)]
-        if isinstance(algorithm, DpoConfig) and algorithm.data is None and algorithm.pairs_per_epoch is not None:
+        if isinstance(algorithm, PairsConfig) and algorithm.data is None and algorithm.pairs_per_epoch is not None:
             idle.append("algorithm.pairs_per_epoch without algorithm.data")
+        if isinstance(algorithm, PairsConfig) and algorithm.data and "sample_with" in algorithm.model_fields_set:
+            idle.append("algorithm.sample_with with algorithm.data")
+        if isinstance(algorithm, MaskedTokensConfig):
+            named = self.model.model_fields_set & {"encoder_dtype", "compile", "embeddings_cache"}
+            idle += [f"model.{field} with algorithm {algorithm.name}" for field in sorted(named)]
+        if self.model.train_all:
+            named = self.model.model_fields_set & {"lora_rank", "lora_alpha", "lora_targets"}
+            idle += [f"model.{field} with model.train_all" for field in sorted(named)]
         if self.evaluation is not None and self.evaluation.patience and not self.evaluation.every_epochs:
             idle.append("evaluation.patience with evaluation.every_epochs = 0")
         if idle:

@@ -1,11 +1,6 @@
-"""Batches from a file: images with prompts (supervised fine-tuning), or pairs of images (offline DPO).
+"""Batches from a file of images with prompts, or of pairs of images (see `trainer.data_rows`)."""
 
-JSONL, paths relative to the file: {"image", "prompt"}, or {"chosen", "rejected", "prompt"}; more fields are left alone.
-"""
-
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,57 +8,22 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from assay.errors import ConfigError
-from generators.trainable import TrainableGenerator
+from assay.rewards import RewardSet
+from generators.opened import OpenedPipeline
 from trainer.algorithms.algorithm import TrainingBatch
-from trainer.algorithms.dpo import DpoConfig
-from trainer.algorithms.sft import SftConfig
+from trainer.algorithms.captioned import CaptionedConfig
+from trainer.algorithms.pairs import PairsConfig
+from trainer.algorithms.showo_dpo import ShowoDpoConfig
 from trainer.config import TrainConfig
+from trainer.data_rows import DataRow, read_data, read_picture
 from trainer.embeddings_cache import EMPTY, PromptEncoder
+from trainer.pair_judge import PairJudge
 from trainer.prompts import PromptTask, stable_seed
 
-
-@dataclass(frozen=True)
-class DataRow:
-    """One line: the prompt, and the image to learn from; of a pair, first the better one."""
-
-    prompt: str
-    images: tuple[Path, ...]
-
-
-def read_rows(path: Path, image_fields: Sequence[str]) -> list[DataRow]:
-    """Read a data file.
-
-    Raises:
-        ConfigError: it is missing or empty, a line lacks a field, or an image is not there; names line and field.
-    """
-    if not path.is_file():
-        raise ConfigError(f"algorithm.data: file {path} does not exist")
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            values = json.loads(line)
-            row = DataRow(values["prompt"], tuple(path.parent / values[field] for field in image_fields))
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"algorithm.data: {path}, line {number} is not JSON: {error}") from None
-        except (KeyError, TypeError) as error:
-            wanted = ", ".join(["prompt", *image_fields])
-            raise ConfigError(f"algorithm.data: {path}, line {number} must have the fields {wanted}: {error}") from None
-        if missing := [str(file) for file in row.images if not file.is_file()]:
-            raise ConfigError(f"algorithm.data: {path}, line {number}: {', '.join(missing)} does not exist")
-        rows.append(row)
-    if not rows:
-        raise ConfigError(f"algorithm.data: {path} has no line")
-    return rows
-
-
-def read_data(config: TrainConfig) -> list[DataRow]:
-    """The rows of `algorithm.data`, with the images that the algorithm learns from (see `read_rows`)."""
-    assert config.data is not None
-    return read_rows(config.data, ["image"] if isinstance(config.algorithm, SftConfig) else ["chosen", "rejected"])
+#: A row's number in the file, and where in the run it is used.
+_Drawn = Sequence[tuple[int, tuple[int, int, int]]]
 
 
 class DatasetSource:
@@ -74,21 +34,32 @@ class DatasetSource:
         accelerator: processes.
         generator: encodes images.
         encoder: encodes prompts.
+        rewards: the services, where they have a say in what pairs count.
     """
 
     def __init__(
-        self, config: TrainConfig, accelerator: Accelerator, generator: TrainableGenerator, encoder: PromptEncoder
+        self,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        generator: OpenedPipeline,
+        encoder: PromptEncoder,
+        rewards: RewardSet | None,
     ) -> None:
         self._config, self._accelerator = config, accelerator
         self._generator, self._encoder = generator, encoder
         algorithm = config.algorithm
         self.rows = read_data(config)
         self._steps = algorithm.optimizer_steps_per_epoch
-        if isinstance(algorithm, SftConfig):
+        self._image_size = config.model.width, config.model.height
+        self._judge = None
+        if isinstance(algorithm, ShowoDpoConfig) and algorithm.guidance is not None:
+            assert rewards is not None
+            self._judge = PairJudge(algorithm.guidance, rewards, self._image_size)
+        if isinstance(algorithm, CaptionedConfig):
             self._per_step, self._size = algorithm.images_per_step, algorithm.micro_batch_size
             self._dropout = algorithm.prompt_dropout
         else:
-            assert isinstance(algorithm, DpoConfig)
+            assert isinstance(algorithm, PairsConfig)
             assert algorithm.pairs_per_epoch is not None
             self._per_step, self._size = algorithm.pairs_per_epoch // self._steps, algorithm.micro_batch_pairs
             self._dropout = 0.0
@@ -99,10 +70,12 @@ class DatasetSource:
         first = self._accelerator.process_index * share
         for step, indices in enumerate(order):
             own = [(int(indices[place]), (epoch, step, place)) for place in range(first, first + share)]
-            yield [self._batch(own[start : start + self._size]) for start in range(0, share, self._size)]
+            parts = [own[start : start + self._size] for start in range(0, share, self._size)]
+            weights = [self._weights(part) for part in parts]  # all are being scored before the first is waited for
+            yield [self._batch(part, own_weights()) for part, own_weights in zip(parts, weights, strict=True)]
 
     def metrics(self) -> dict[str, Any]:
-        return {}
+        return {} if self._judge is None else self._judge.metrics(self._accelerator)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """(steps * rows a step,) rows of an epoch: the next ones of an endless sequence of shuffles."""
@@ -114,7 +87,16 @@ class DatasetSource:
         start = first - shuffles[0] * len(self.rows)
         return endless[start : start + size]
 
-    def _batch(self, drawn: Sequence[tuple[int, tuple[int, int, int]]]) -> TrainingBatch:
+    def _weights(self, drawn: _Drawn) -> Callable[[], Tensor]:
+        if self._judge is None:
+            return lambda: torch.ones(len(drawn))
+        # a row that is drawn twice within one batch is one row for the judge
+        numbers = [index for index, _ in drawn]
+        distinct = list(dict.fromkeys(numbers))
+        found = self._judge.submit({index: self.rows[index] for index in distinct})
+        return lambda: found()[[distinct.index(number) for number in numbers]]
+
+    def _batch(self, drawn: _Drawn, weights: Tensor) -> TrainingBatch:
         rows = [self.rows[index] for index, _ in drawn]
         seeds = [stable_seed("row", self._config.run.seed, *place) for _, place in drawn]
         prompts = [self._prompt(row, seed) for row, seed in zip(rows, seeds, strict=True)]
@@ -122,7 +104,7 @@ class DatasetSource:
         return TrainingBatch(
             seeds=seeds,
             prompts=self._encoder(prompts),
-            weights=torch.ones(len(rows), device=self._accelerator.device),
+            weights=weights.to(self._accelerator.device),
             clean=columns[0],
             rejected=columns[1] if len(columns) > 1 else None,
         )
@@ -132,14 +114,4 @@ class DatasetSource:
         return EMPTY if dropped else PromptTask(row.prompt, None)
 
     def _encode(self, paths: Sequence[Path]) -> Tensor:
-        size = self._config.model.width, self._config.model.height
-        return self._generator.encode_images([_read(path, size) for path in paths])
-
-
-def _read(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(height, width, 3) uint8, resized where it has another size."""
-    try:
-        image = Image.open(path).convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise ConfigError(f"algorithm.data: {path} is not an image that can be read: {error}") from error
-    return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.LANCZOS))
+        return self._generator.encode_images([read_picture(path, self._image_size) for path in paths])

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from assay.files import digest_file, write_whole
 from generators.embeddings import PromptEmbeddings
-from generators.trainable import TrainableGenerator
+from generators.opened import OpenedPipeline
 from trainer.prompts import PromptTask
 
 EMPTY = PromptTask("", None)
@@ -36,7 +36,7 @@ class PromptEncoder:
 
     def __init__(
         self,
-        generator: TrainableGenerator,
+        generator: OpenedPipeline,
         device: torch.device | str,
         folder: Path | None = None,
         model: str = "",
@@ -104,7 +104,9 @@ FIELDS = ("tokens", "pooled", "references", "reference_ids")
 
 
 def _change_text(embeddings: PromptEmbeddings, change: Callable[[Tensor], Tensor]) -> PromptEmbeddings:
-    """References stay as they are: the VAE computes in float32."""
+    """References stay as they are: the VAE computes in float32. So do ids, of a model that reads texts itself."""
+    if not embeddings.tokens.is_floating_point():
+        return embeddings
     pooled = None if embeddings.pooled is None else change(embeddings.pooled)
     return replace(embeddings, tokens=change(embeddings.tokens), pooled=pooled)
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from assay.rewards import RewardSet
-from generators.trainable import TrainableGenerator
+from generators.opened import OpenedPipeline
 from trainer.config import EvaluationConfig
+from trainer.drawing import draw
 from trainer.embeddings_cache import PromptEncoder
 from trainer.prompts import RolloutSample
-from trainer.sampling import sample_trajectory
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Evaluation:
 
 
 def evaluate(
-    generator: TrainableGenerator,
+    generator: OpenedPipeline,
     encoder: PromptEncoder,
     judges: Sequence[RewardSet],
     samples: Sequence[RolloutSample],
@@ -135,13 +135,13 @@ def evaluate(
 
 @torch.no_grad()
 def _sample(
-    generator: TrainableGenerator, encoder: PromptEncoder, chunk: Sequence[RolloutSample], config: EvaluationConfig
+    generator: OpenedPipeline, encoder: PromptEncoder, chunk: Sequence[RolloutSample], config: EvaluationConfig
 ) -> list[NDArray[np.uint8]]:
-    trajectory = sample_trajectory(
+    trajectory = draw(
         generator,
         encoder([sample.prompt for sample in chunk]),
         encoder.negative,
-        sigmas=generator.sigmas(config.num_steps),
+        num_steps=config.num_steps,
         guidance_scale=config.guidance_scale,
         generators=[sample.generator() for sample in chunk],
     )

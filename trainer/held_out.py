@@ -13,7 +13,7 @@ from tqdm import tqdm
 from assay.errors import ConfigError
 from assay.files import write_whole
 from assay.rewards import RewardSet
-from generators.trainable import TrainableGenerator
+from generators.opened import OpenedPipeline
 from trainer import report
 from trainer.config import TrainConfig
 from trainer.embeddings_cache import PromptEncoder
@@ -40,7 +40,7 @@ class HeldOut:
         self,
         config: TrainConfig,
         accelerator: Accelerator,
-        generator: TrainableGenerator,
+        generator: OpenedPipeline,
         encoder: PromptEncoder,
         judges: list[RewardSet],
         prompts: list[PromptTask],
@@ -101,7 +101,8 @@ class HeldOut:
         if self._config is None or not self._accelerator.is_main_process:
             return
         tqdm.write(f"\n{(self._folder.root / 'table.md').read_text()}" if epoch else "nothing was trained")
-        tqdm.write(f"LoRA, gallery, reward curve and table are in {self._folder.root}")
+        trained = "LoRA" if self._generator.result == "lora" else "model"
+        tqdm.write(f"{trained}, gallery, reward curve and table are in {self._folder.root}")
 
     def _accuracies(self, epoch: int) -> list[tuple[int, float]]:
         """(epoch, accuracy) of the evaluations up to `epoch` that have one: without a score there is none."""
@@ -127,7 +128,7 @@ class HeldOut:
         )
 
     def _keep_best(self, epoch: int) -> None:
-        """Copy the checkpoint's LoRA, which holds the evaluated weights, if no earlier evaluation was as good."""
+        """Copy the checkpoint's LoRA or model, which holds the evaluated weights, if no earlier one was as good."""
         assert self._config is not None
         accuracies = dict(self._accuracies(epoch))
         earlier = [accuracy for other, accuracy in accuracies.items() if other < epoch]
@@ -137,7 +138,7 @@ class HeldOut:
         partial, old = best.with_name(".best.partial"), best.with_name(".best.old")
         for leftover in (partial, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        shutil.copytree(self._folder.checkpoints / f"epoch-{epoch:06d}" / "lora", partial)
+        shutil.copytree(self._folder.checkpoints / f"epoch-{epoch:06d}" / self._generator.result, partial)
         write_whole(partial / "best.json", json.dumps({"epoch": epoch, "accuracy": accuracies[epoch]}) + "\n")
         if best.exists():
             best.rename(old)

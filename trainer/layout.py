@@ -73,17 +73,22 @@ class Layout:
         named = transformer.named_parameters()
         #: The trained parameters by name; where they are sharded, this process's shards.
         self.parameters: dict[str, torch.nn.Parameter] = {name: p for name, p in named if p.requires_grad}
+        self._learning_rate = settings.learning_rate
         self._optimizer = torch.optim.AdamW(
-            self.parameters.values(),
+            _groups(transformer, list(self.parameters.values()), settings.weight_decay),
             lr=settings.learning_rate,
             betas=settings.betas,
-            weight_decay=settings.weight_decay,
             eps=settings.epsilon,
         )
         self._prepared = self._prepare()
         if accelerator.scaler is not None:
             # Its scale exists from the first use on; a process without anything to learn must have one too.
             accelerator.scaler.scale(torch.zeros((), device=accelerator.device))
+
+    def scale_learning_rate(self, factor: float) -> None:
+        """The next step is taken with `factor` times the configured rate."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._learning_rate * factor
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add a loss's gradient to those of this optimizer step; `last` says that `step` comes next."""
@@ -135,6 +140,19 @@ class Layout:
         mean = self._accelerator.reduce(torch.cat([grad.flatten() for grad in grads]), reduction="mean")
         for grad, part in zip(grads, mean.split([grad.numel() for grad in grads]), strict=True):
             grad.copy_(part.view_as(grad))
+
+
+def _groups(
+    transformer: torch.nn.Module, parameters: list[torch.nn.Parameter], weight_decay: float
+) -> list[dict[str, Any]]:
+    """AdamW's groups: matrices decay; biases, norms and embeddings do not, for to these 0 is a value like any other."""
+    embeddings = {id(module.weight) for module in transformer.modules() if isinstance(module, torch.nn.Embedding)}
+    decays = {id(own) for own in parameters if own.ndim > 1 and id(own) not in embeddings}
+    groups = [
+        {"params": [own for own in parameters if (id(own) in decays) == wanted], "weight_decay": decay}
+        for wanted, decay in ((True, weight_decay), (False, 0.0))
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def refuse_broken(norm: float) -> None:

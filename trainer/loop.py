@@ -8,7 +8,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,8 +20,11 @@ from assay.errors import ConfigError, FingerprintMismatchError
 from assay.files import write_whole
 from assay.rewards import RewardSet
 from generators.loading import load_trainable
+from generators.opened import OpenedPipeline
+from generators.showo.trainable import ShowoGenerator
 from generators.trainable import TrainableGenerator
 from trainer.algorithms.choice import make_algorithm
+from trainer.algorithms.masked_tokens import MaskedTokensConfig
 from trainer.arithmetic import arithmetic, memory_estimate
 from trainer.batch_source import BatchSource
 from trainer.checkpoint import gather_tensors, load_checkpoint, newest_checkpoint, put_tensors, save_checkpoint
@@ -31,6 +34,7 @@ from trainer.ema import Ema
 from trainer.embeddings_cache import PromptEncoder
 from trainer.held_out import HeldOut
 from trainer.layout import lay_out
+from trainer.learning_rate import LearningRateSchedule
 from trainer.metric_sums import MetricSums
 from trainer.policy_copy import PolicyCopy
 from trainer.prompts import PromptTask, read_prompts
@@ -61,8 +65,9 @@ class Trainer:
         test_prompts = read_prompts(config.prompts.test) if config.prompts.test and config.evaluation else []
         torch.manual_seed(config.run.seed)
         self._generator = _load_generator(config, accelerator)
-        self._generator.add_lora(config.model.lora_rank, config.model.lora_alpha, config.model.lora_targets)
         self._layout = lay_out(accelerator, self._generator.transformer, config.optimizer)
+        if self._layout.in_step and not self._generator.can_be_sharded:
+            raise ConfigError("accelerate is to shard the model; allowed for Show-o: plain data parallelism")
         trained = list(self._layout.parameters.values())
         self._encoder = PromptEncoder(
             self._generator,
@@ -71,11 +76,11 @@ class Trainer:
             model_digest(config),
             getattr(torch, config.model.encoder_dtype),
         )
-        self._algorithm = make_algorithm(config, self._generator, self._encoder.negative, trained)
+        self._algorithm = make_algorithm(config, cast(Any, self._generator), self._encoder.negative, trained)
         self._ema = Ema(trained, config.ema.decay, config.ema.every_steps) if config.ema.enabled else None
         self._copies: dict[str, PolicyCopy] = {**self._algorithm.copies, **({"ema": self._ema} if self._ema else {})}
         self._source = self._make_source(prompts, rewards, trained)
-        self._update = PolicyUpdate(self._layout, self._algorithm, self._ema, accelerator)
+        self._update = PolicyUpdate(self._layout, self._algorithm, self._ema, accelerator, _schedule(config))
         self._held_out = HeldOut(
             config, accelerator, self._generator, self._encoder, judges, test_prompts, self._folder, self._averaged
         )
@@ -129,7 +134,7 @@ class Trainer:
     ) -> BatchSource:
         config = self._config
         if config.data is not None:
-            return DatasetSource(config, self._accelerator, self._generator, self._encoder)
+            return DatasetSource(config, self._accelerator, self._generator, self._encoder, rewards)
         assert config.sampling is not None
         assert rewards is not None
         before_update = None
@@ -188,13 +193,14 @@ class Trainer:
             self._held_out.evaluate(self._epoch, self._minutes)
 
     def _save(self) -> None:
-        """Checkpoint, and the LoRA for use elsewhere."""
+        """Checkpoint, and the LoRA (or the whole model) for use elsewhere."""
         tensors = gather_tensors(self._layout, self._copies)
         if self._accelerator.is_main_process:
             scaler = self._accelerator.scaler
-            lora = self._folder.root / "lora"
-            self._generator.save_lora(lora, tensors["ema" if self._ema else "adapter"])
-            self._write_needs(lora)
+            result = self._folder.root / self._generator.result
+            self._generator.save_result(result, tensors["ema" if self._ema else "adapter"])
+            if self._generator.result == "lora":
+                self._write_needs(result)
             save_checkpoint(
                 self._folder.checkpoints,
                 epoch=self._epoch,
@@ -205,7 +211,7 @@ class Trainer:
                     "fingerprints": self._fingerprints(),
                     "loss_scale": scaler.state_dict() if scaler is not None else None,
                 },
-                lora=lora,
+                result=result,
             )
         self._accelerator.wait_for_everyone()
 
@@ -250,11 +256,8 @@ class Trainer:
         generator = self._generator
         components = [part for part in generator.pipeline.components.values() if isinstance(part, torch.nn.Module)]
         others = [part for part in components if part is not generator.transformer]
-        tokens = int(np.prod(generator.latent_shape)) // int(generator.transformer.config.in_channels)
-        if len(generator.latent_shape) == 3:  # not packed: the transformer makes tokens of patches
-            tokens //= int(generator.transformer.config.patch_size) ** 2
-        num_tokens = tokens + self._encoder.negative.tokens.shape[1]
-        branch = not generator.embeds_guidance
+        num_tokens = generator.image_tokens + self._encoder.negative.tokens.shape[1]
+        branch = not (isinstance(generator, TrainableGenerator) and generator.embeds_guidance)
         epoch = arithmetic(self._config, self._accelerator.num_processes, second_branch=branch)
         memory = memory_estimate(self._config, generator.transformer, others, num_tokens, second_branch=branch)
         return f"{epoch}\n{memory}"
@@ -273,10 +276,18 @@ def _shown(metrics: dict[str, Any]) -> str:
     return ", ".join(f"{label} {metrics[name]:.3f}" for name, label in names.items() if name in metrics)
 
 
-def _load_generator(config: TrainConfig, accelerator: Accelerator) -> TrainableGenerator:
+def _schedule(config: TrainConfig) -> LearningRateSchedule:
+    num_steps = config.run.epochs * config.algorithm.optimizer_steps_per_epoch
+    return LearningRateSchedule(config.optimizer.schedule, config.optimizer.warmup, num_steps)
+
+
+def _load_generator(config: TrainConfig, accelerator: Accelerator) -> OpenedPipeline:
+    """With what is trained set up: a LoRA, or all weights."""
     model = config.model
-    generator = load_trainable(
+    kind = ShowoGenerator if isinstance(config.algorithm, MaskedTokensConfig) else TrainableGenerator
+    generator: OpenedPipeline = load_trainable(
         model.path,
+        kind,
         height=model.height,
         width=model.width,
         max_sequence_length=model.max_sequence_length,
@@ -291,4 +302,9 @@ def _load_generator(config: TrainConfig, accelerator: Accelerator) -> TrainableG
         generator.enable_gradient_checkpointing()
     if model.compile:
         generator.compile()
+    if model.train_all:
+        assert isinstance(generator, ShowoGenerator)
+        generator.train_all()
+    else:
+        generator.add_lora(model.lora_rank, model.lora_alpha, model.lora_targets)
     return generator

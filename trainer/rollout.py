@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from assay.rewards import RewardBatch, RewardSet
 from generators.embeddings import PromptEmbeddings
-from generators.trainable import TrainableGenerator
+from generators.opened import OpenedPipeline
+from trainer.drawing import draw
 from trainer.embeddings_cache import PromptEncoder
 from trainer.prompts import RolloutSample
-from trainer.sampling import STOCHASTIC_STEPS, SamplingConfig, StepPlan, Trajectory, sample_trajectory
+from trainer.sampling import STOCHASTIC_STEPS, SamplingConfig, StepPlan, Trajectory
 
 #: Decides where noise is added for some samples, and what is kept of their paths.
 Planner = Callable[[Sequence[RolloutSample]], StepPlan]
@@ -43,7 +44,7 @@ def process_share(
 
 
 def collect(
-    generator: TrainableGenerator,
+    generator: OpenedPipeline,
     encoder: PromptEncoder,
     rewards: RewardSet,
     samples: Sequence[RolloutSample],
@@ -51,15 +52,14 @@ def collect(
     planner: Planner,
 ) -> Iterator[Rollout]:
     """Sample `samples` in micro-batches; each is being scored by the time it is yielded."""
-    sigmas = generator.sigmas(sampling.num_steps)
     for start in range(0, len(samples), sampling.micro_batch_size):
         chunk = samples[start : start + sampling.micro_batch_size]
         prompts = encoder([sample.prompt for sample in chunk])
-        trajectory = sample_trajectory(
+        trajectory = draw(
             generator,
             prompts,
             encoder.negative,
-            sigmas=sigmas,
+            num_steps=sampling.num_steps,
             guidance_scale=sampling.guidance_scale,
             generators=[sample.generator() for sample in chunk],
             starts=[sample.group_generator() for sample in chunk] if sampling.same_latent else None,

@@ -13,7 +13,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from assay.rewards import RewardSet
-from generators.trainable import TrainableGenerator
+from generators.opened import OpenedPipeline
 from trainer.algorithms.algorithm import Algorithm, TrainingBatch
 from trainer.config import TrainConfig
 from trainer.embeddings_cache import PromptEncoder
@@ -44,7 +44,7 @@ class RolloutSource:
         self,
         config: TrainConfig,
         accelerator: Accelerator,
-        generator: TrainableGenerator,
+        generator: OpenedPipeline,
         encoder: PromptEncoder,
         rewards: RewardSet,
         prompts: list[PromptTask],

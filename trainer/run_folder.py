@@ -4,8 +4,9 @@ run.json            the settings that decide the numbers; another run is refused
 metrics.jsonl       a line an epoch
 evaluations/        a folder an evaluation: results.jsonl, summary.json, PNG of the gallery's pictures
 checkpoints/        see trainer.checkpoint
-lora/ table.md results.json gallery.png reward_curve.png ratios.png     renewed at every evaluation or checkpoint
-best/               the LoRA of the best evaluation
+lora/               what was trained; model/ where it is the whole model; renewed at every checkpoint
+table.md results.json gallery.png reward_curve.png ratios.png     renewed at every evaluation
+best/               the LoRA, or the whole model, of the best evaluation
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from assay.errors import ConfigError
 from assay.files import digest_file, digest_folder, write_whole
 from generators.text_to_image import LORA_FILE, find_lora
 from trainer.config import TrainConfig
-from trainer.dataset import read_data
+from trainer.data_rows import read_data
 from trainer.evaluation import EvaluatedImage, Evaluation
 from trainer.prompts import read_prompts
 
@@ -112,9 +113,10 @@ class RunFolder:
 
 
 def _identity(config: TrainConfig) -> dict[str, Any]:
-    """All settings but the free ones, and digests of the local files that they name."""
+    """All settings but the free ones, and digests of the local files that they name. How long the run is to be is free,
+    unless the learning rate depends on it."""
     settings = config.model_dump(mode="json")
-    for field in FREE_RUN_FIELDS:
+    for field in FREE_RUN_FIELDS - ({"epochs"} if config.optimizer.looks_ahead else set()):
         settings["run"].pop(field)
     settings["model"].pop("embeddings_cache")
     for reward in [*settings["rewards"], *((settings["evaluation"] or {}).get("rewards", ()))]:
@@ -151,7 +153,7 @@ def _pictures(config: TrainConfig) -> str:
 def model_digest(config: TrainConfig) -> str:
     """Identity of the model's weights: of their content where they are local files, else their name."""
     folder = Path(config.model.path)
-    content = digest_folder(folder, ["**/*.safetensors"]) if folder.is_dir() else str(folder)
+    content = digest_folder(folder, ["**/*.safetensors", "**/pytorch_model.bin"]) if folder.is_dir() else str(folder)
     size = f"{config.model.max_sequence_length}:{config.model.encoder_dtype}"
     return f"{content}:{size}:{config.model.height}x{config.model.width}"
 

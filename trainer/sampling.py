@@ -22,7 +22,7 @@ class SamplingConfig(ConfigModel):
     """How rollouts are drawn. Images per epoch = groups_per_epoch * group_size."""
 
     num_steps: int = Field(10, ge=2)
-    guidance_scale: float = Field(4.5, ge=1, description="1 = no guidance")
+    guidance_scale: float = Field(4.5, ge=0, description="1 = no guidance; of Show-o 0, for it counts from there")
     noise_level: float = Field(0.7, gt=0, description="eta of the stochastic sampler")
     sde_type: Literal["flow", "cps"] = Field("flow", description="kind of stochastic step")
     group_size: int = Field(24, ge=2, description="images per prompt and group")
@@ -124,6 +124,12 @@ class Trajectory:
     next_states: Tensor
     means: Tensor
     log_probs: Tensor
+
+    @classmethod
+    def without_path(cls, clean: Tensor) -> "Trajectory":
+        """Of a sampler that has no noise levels: the result alone."""
+        none = torch.empty(len(clean), 0, device=clean.device)
+        return cls(clean, none[0], StepPlan.deterministic(len(clean), 0), none, none, none, none)
 
 
 @torch.no_grad()

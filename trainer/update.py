@@ -13,6 +13,7 @@ from trainer.algorithms.algorithm import Algorithm, TrainingBatch
 from trainer.ema import Ema
 from trainer.gathering import gather_rows
 from trainer.layout import Layout
+from trainer.learning_rate import LearningRateSchedule
 from trainer.metric_sums import MetricSums
 
 
@@ -24,10 +25,19 @@ class PolicyUpdate:
         algorithm: turns batches into losses.
         ema: the parameters' average, or None.
         accelerator: processes.
+        schedule: of the learning rate.
     """
 
-    def __init__(self, layout: Layout, algorithm: Algorithm, ema: Ema | None, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        algorithm: Algorithm,
+        ema: Ema | None,
+        accelerator: Accelerator,
+        schedule: LearningRateSchedule,
+    ) -> None:
         self._layout, self._algorithm, self._ema, self._accelerator = layout, algorithm, ema, accelerator
+        self._schedule = schedule
         self.global_step = 0
 
     def step(self, batches: Sequence[TrainingBatch], metrics: MetricSums) -> float | None:
@@ -41,6 +51,7 @@ class PolicyUpdate:
         number = int(gather_rows(self._accelerator, own).sum())
         if number == 0:
             return None
+        self._layout.scale_learning_rate(self._schedule(self.global_step))
         kept = [batch for batch in batches if self._layout.in_step or bool(batch.weights.any())]
         # The processes' gradients are averaged: what is divided by is the mean number of losses of a process.
         share = number * self._algorithm.passes / self._accelerator.num_processes

@@ -1,4 +1,4 @@
-"""A tiny SD3-class pipeline with random weights, for tests of the trainer that need no picture to mean anything."""
+"""A tiny SD3-class pipeline and a tiny Show-o with random weights, for tests that need no picture to mean anything."""
 
 from pathlib import Path
 
@@ -6,7 +6,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from generators.loading import load_trainable
 from generators.sd3 import SD3Generator
+from generators.showo.trainable import ShowoGenerator
+from miniature.phi_tokenizer import SHOWO_MAX_LENGTH
+from miniature.recipes import showo, showo_tokenizer
 from miniature.recipes.generator import build_pipeline
 
 
@@ -34,3 +38,18 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_generator(tiny_model: Path) -> SD3Generator:
     return SD3Generator.from_pretrained(str(tiny_model), height=64, width=64, max_sequence_length=0)
+
+
+@pytest.fixture(scope="session")
+def tiny_showo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an untrained Show-o at the miniature's size of pictures, 64 x 64."""
+    torch.manual_seed(0)
+    vq_model = showo_tokenizer.build_model(bits=6, width=8).eval()
+    folder = tmp_path_factory.mktemp("tiny") / "showo"
+    showo.build_pipeline(vq_model, heads=1, layers=2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_masked(tiny_showo: Path) -> ShowoGenerator:
+    return load_trainable(str(tiny_showo), ShowoGenerator, height=64, width=64, max_sequence_length=SHOWO_MAX_LENGTH)

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from linear_model import LinearModel, no_prompts
 
 from trainer.algorithms.algorithm import TrainingBatch
-from trainer.algorithms.dpo import Dpo, DpoConfig, best_and_worst
+from trainer.algorithms.dpo import Dpo, DpoConfig
 from trainer.algorithms.forward_process import ForwardProcess, noised
 from trainer.algorithms.nft import Nft, NftConfig
+from trainer.algorithms.pairs import best_and_worst
 from trainer.algorithms.rwr import RwrConfig, regression_weights
 from trainer.algorithms.sft import FlowMatching, SftConfig
 from trainer.metric_sums import MetricSums

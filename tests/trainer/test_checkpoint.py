@@ -23,7 +23,7 @@ def _save(root: Path, epoch: int, layout: Layout, ema: Ema, state: dict) -> None
     lora = root / "lora"
     lora.mkdir(exist_ok=True)
     (lora / "weights").write_text(f"of epoch {epoch}")
-    save_checkpoint(root, epoch=epoch, tensors=gather_tensors(layout, {"ema": ema}), state=state, lora=lora)
+    save_checkpoint(root, epoch=epoch, tensors=gather_tensors(layout, {"ema": ema}), state=state, result=lora)
 
 
 def _steps(layout: Layout, ema: Ema, first: int, number: int) -> None:

@@ -20,7 +20,7 @@ from generators.sd3 import SD3Generator
 from miniature.datasets import write_captioned_pictures
 from trainer import embeddings_cache
 from trainer.cli import train
-from trainer.dataset import read_rows
+from trainer.data_rows import read_rows
 from trainer.embeddings_cache import PromptEncoder
 from trainer.prompts import PromptTask
 

@@ -12,7 +12,6 @@ epochs; the policy that samples is the learner, or the reference.
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -25,21 +24,17 @@ from torch import Tensor
 from generators.embeddings import PromptEmbeddings
 from trainer.algorithms.algorithm import AdaptedModel, Algorithm, TrainingBatch
 from trainer.algorithms.forward_process import ForwardProcess, ForwardProcessConfig, noised, squared_error
+from trainer.algorithms.pairs import PairsConfig, best_and_worst, micro_batches
 from trainer.metric_sums import MetricSums
 from trainer.policy_copy import PolicyCopy
 from trainer.rollout import Rollout
 
 
-class DpoConfig(ForwardProcessConfig):
+class DpoConfig(ForwardProcessConfig, PairsConfig):
     """Settings of DPO."""
 
     name: Literal["dpo"]
     beta: float = Field(100.0, gt=0)
-    data: Path | None = Field(None, description="JSONL of pairs (prompt, chosen, rejected); None: pairs of rollouts")
-    pairs_per_epoch: int | None = Field(None, ge=1, description="of `data`, over all processes")
-    sample_with: Literal["policy", "reference"] = "policy"
-    reference_update_epochs: int | None = Field(None, ge=1, description="None: the reference stays as it started")
-    micro_batch_pairs: int = Field(8, ge=1, description="pairs trained on at once, per process")
 
 
 class Dpo(Algorithm):
@@ -70,9 +65,7 @@ class Dpo(Algorithm):
 
     def batches(self, rollouts: Sequence[Rollout], advantages: NDArray[np.float64]) -> list[TrainingBatch]:
         """A pair for each group; one of a group without a best and a worst has weight 0."""
-        pairs = best_and_worst(rollouts, advantages)
-        size = self._config.micro_batch_pairs
-        return [_joined(pairs[start : start + size]) for start in range(0, len(pairs), size)]
+        return micro_batches(best_and_worst(rollouts, advantages), self._config.micro_batch_pairs)
 
     def losses(self, batch: TrainingBatch, metrics: MetricSums) -> Iterator[Tensor]:
         assert batch.rejected is not None
@@ -99,39 +92,3 @@ class Dpo(Algorithm):
         mixed = noised(torch.cat([better, worse]), twice, torch.cat([noise, noise]))
         velocity = self._process.velocity(mixed, PromptEmbeddings.concatenate([prompts, prompts]))
         return squared_error(velocity, mixed.velocity)
-
-
-def best_and_worst(rollouts: Sequence[Rollout], advantages: NDArray[np.float64]) -> list[TrainingBatch]:
-    """One pair (a batch of 1) for each group, in order of the groups; the first of equals is taken.
-
-    Its weight is 1, or 0 where all advantages of the group are equal, and so for a group without rewards.
-    """
-    places = [(rollout, row) for rollout in rollouts for row in range(len(rollout.samples))]
-    groups: dict[int, list[int]] = {}
-    for index, (rollout, row) in enumerate(places):
-        groups.setdefault(rollout.samples[row].group, []).append(index)
-    pairs = []
-    for members in groups.values():
-        best, worst = (members[pick(advantages[members])] for pick in (np.argmax, np.argmin))
-        (rollout, row), (other, other_row) = places[best], places[worst]
-        weight = float(advantages[best] > advantages[worst])
-        pairs.append(
-            TrainingBatch(
-                seeds=[rollout.samples[row].seed],
-                prompts=rollout.prompts.row(row),
-                weights=torch.tensor([weight], device=rollout.trajectory.clean.device),
-                clean=rollout.trajectory.clean[row : row + 1],
-                rejected=other.trajectory.clean[other_row : other_row + 1],
-            )
-        )
-    return pairs
-
-
-def _joined(pairs: Sequence[TrainingBatch]) -> TrainingBatch:
-    return TrainingBatch(
-        seeds=[seed for pair in pairs for seed in pair.seeds],
-        prompts=PromptEmbeddings.concatenate([pair.prompts for pair in pairs]),
-        weights=torch.cat([pair.weights for pair in pairs]),
-        clean=torch.cat([pair.clean for pair in pairs]),
-        rejected=torch.cat([pair.rejected for pair in pairs if pair.rejected is not None]),
-    )

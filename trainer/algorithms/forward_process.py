@@ -27,6 +27,10 @@ class ForwardProcessConfig(ConfigModel):
         "logit_normal", description="of the noise level, before the model's own resolution-dependent shift"
     )
 
+    @property
+    def draws(self) -> int:
+        return self.noise_draws
+
 
 @dataclass(frozen=True)
 class Noised:

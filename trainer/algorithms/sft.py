@@ -7,29 +7,22 @@ which fuses it: the KL reference of that run is then the cold-started model.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from trainer.algorithms.algorithm import AdaptedModel, Algorithm, TrainingBatch
+from trainer.algorithms.captioned import CaptionedConfig
 from trainer.algorithms.forward_process import ForwardProcess, ForwardProcessConfig, noised, squared_error
 from trainer.metric_sums import MetricSums
 
 
-class SftConfig(ForwardProcessConfig):
+class SftConfig(CaptionedConfig, ForwardProcessConfig):
     """Settings of supervised fine-tuning."""
 
     name: Literal["sft"]
-    data: Path = Field(description="JSONL with the fields `image` (a path, relative to the file) and `prompt`")
     noise_draws: int = Field(1, ge=1)
-    optimizer_steps_per_epoch: int = Field(50, ge=1)
-    images_per_step: int = Field(32, ge=1, description="images behind one optimizer step, over all processes")
-    micro_batch_size: int = Field(16, ge=1, description="images trained on at once, per process")
-    prompt_dropout: float = Field(
-        0.1, ge=0, lt=1, description="share of prompts replaced by the empty one, which guidance needs"
-    )
 
 
 class FlowMatching(Algorithm):

@@ -1,0 +1,81 @@
+"""Lines of a data file: images with prompts (supervised fine-tuning), or pairs of images (offline preferences).
+
+JSONL, paths relative to the file: {"image", "prompt"}, or {"chosen", "rejected", "prompt"}. A GenEval task, in the line
+itself or in its `metadata`, says what services should judge an image by; more fields are left alone.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from assay.errors import ConfigError
+from assay.tasks import GenEvalTask
+from trainer.algorithms.captioned import CaptionedConfig
+from trainer.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class DataRow:
+    """One line: the prompt, the image to learn from (of a pair, first the better one), and its task, if it has one."""
+
+    prompt: str
+    images: tuple[Path, ...]
+    task: GenEvalTask | None = None
+
+
+def read_rows(path: Path, image_fields: Sequence[str]) -> list[DataRow]:
+    """Read a data file.
+
+    Raises:
+        ConfigError: it is missing or empty, a line lacks a field, or an image is not there; names line and field.
+    """
+    if not path.is_file():
+        raise ConfigError(f"algorithm.data: file {path} does not exist")
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            values = json.loads(line)
+            images = tuple(path.parent / values[field] for field in image_fields)
+            task = _task(values.get("metadata", values))
+            row = DataRow(values["prompt"], images, task)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"algorithm.data: {path}, line {number} is not JSON: {error}") from None
+        except (AttributeError, KeyError, TypeError) as error:
+            wanted = ", ".join(["prompt", *image_fields])
+            raise ConfigError(f"algorithm.data: {path}, line {number} must have the fields {wanted}: {error}") from None
+        if missing := [str(file) for file in row.images if not file.is_file()]:
+            raise ConfigError(f"algorithm.data: {path}, line {number}: {', '.join(missing)} does not exist")
+        rows.append(row)
+    if not rows:
+        raise ConfigError(f"algorithm.data: {path} has no line")
+    return rows
+
+
+def read_data(config: TrainConfig) -> list[DataRow]:
+    """The rows of `algorithm.data`, with the images that the algorithm learns from (see `read_rows`)."""
+    assert config.data is not None
+    captioned = isinstance(config.algorithm, CaptionedConfig)
+    return read_rows(config.data, ["image"] if captioned else ["chosen", "rejected"])
+
+
+def _task(values: Any) -> GenEvalTask | None:
+    return GenEvalTask.from_metadata(values) if {"tag", "include"} <= values.keys() else None
+
+
+def read_picture(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(height, width, 3) uint8, resized where it has another size than `size`, width and height in pixels.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        image = Image.open(path).convert("RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        raise ConfigError(f"algorithm.data: {path} is not an image that can be read: {error}") from error
+    return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.LANCZOS))
