@@ -98,7 +98,7 @@ def ask_match(scene: Scene, metadata: GenEvalMetadata, rng: np.random.Generator)
         asked = next((task for task in wrong if not fulfils(scene, task)), metadata)
     text = str(rng.choice(MATCH)).format(prompt=asked["prompt"])
     if rng.random() < 0.5:
-        before, after = (" ".join(rng.choice(STRAY, int(rng.integers(0, 10)))) for _ in range(2))
+        before, after = (" ".join(rng.choice(STRAY, int(rng.integers(0, 6)))) for _ in range(2))
         text = f"{before} {text} {after}".strip()
     return text, "yes" if fulfils(scene, asked) else "no"
 

@@ -36,7 +36,7 @@ from miniature.vlm import IMAGE_PIXELS, PATCH_PIXELS, build_vlm, save_vlm
 from miniature.world import Scene
 
 IGNORED = -100
-QUESTIONS = 4  # about a picture
+QUESTIONS = 3  # about a picture
 SIDE = IMAGE_PIXELS // PATCH_PIXELS
 HELD_OUT_SEED = 3 * 10**9
 NOISE_LEVELS = 12.0  # of 255: a generator's pictures are not as clean as scenes
@@ -164,7 +164,7 @@ def zero_shot_agreement(model: Any, processor: Any, number: int) -> dict[str, fl
         text = f"<|im_start|>user\n{question.fill(prompt=asked['prompt'])}<|im_end|>\n<|im_start|>assistant\n"
         logits = model(**processor(text=text, images=scene.render(), return_tensors="pt")).logits[0, -1].float()
         margin = logits[list(tokens.yes)].logsumexp(0) - logits[list(tokens.no)].logsumexp(0)
-        right.setdefault(asked["tag"], []).append(bool(margin >= 0) == fulfils(scene, asked))
+        right.setdefault(str(asked["tag"]), []).append(bool(margin >= 0) == fulfils(scene, asked))
     return {tag: float(np.mean(found)) for tag, found in sorted(right.items())}
 
 
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("miniature/weights/verifier_zero_shot"))
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
-    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--scenes", type=int, default=20_000, help="drawn before training begins")
     parser.add_argument("--held-out", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,14 @@ from assay.tasks import OutcomeTask, PotentialTask
 from assay.testing import serve_in_background
 from miniature.prompts import counting_metadata
 from miniature.recipes import showo, showo_tokenizer
+from pipelines.reward_service import ServiceAddress
 from pipelines.status_command import summary
 from pipelines.verifier_data.balance import balance_outcomes, balance_potentials
 from pipelines.verifier_data.command import verifier_data
 from pipelines.verifier_data.conversations import outcome_example, progress_examples
+from pipelines.verifier_data.draw_worker import LoadDrawWorker
 from pipelines.verifier_data.held_out import is_held_out, split
+from pipelines.verifier_data.label_worker import LoadLabelWorker
 from pipelines.verifier_data.pairs import make_pairs
 from pipelines.verifier_data.paths import Candidate, Label
 from pipelines.verifier_data.settings import DerivationSettings
@@ -228,6 +232,14 @@ def test_the_real_service_labels(flags: list[str], tmp_path: Path) -> None:
     labels = read(tmp_path / "data/labels/00000/labels.json")
     assert [one["label"] for one in labels] == ["no", "no"]  # it cannot draw yet
     assert {"correct", "strict_correct", "found/cup"} <= set(labels[0]["components"])
+
+
+def test_workers_travel_to_other_processes(model: Path) -> None:
+    arguments = {"num_inference_steps": 2, "guidance_scale": None, "height": 64, "width": 64}
+    load = LoadDrawWorker(str(model), None, {**arguments, "max_sequence_length": None}, 0.5, (1,), 2, "float32")
+    assert pickle.loads(pickle.dumps(load)) == load
+    label = LoadLabelWorker(ServiceAddress(("localhost:1",), 5.0))
+    assert pickle.loads(pickle.dumps(label)) == label
 
 
 def candidate(number: int, label: Label, tag: str = "counting", item: str = "00000", steps: int = 18) -> Candidate:

@@ -34,7 +34,8 @@ def _train(config: Path, overrides: Sequence[str]) -> int:
     settings = load_config(FineTuningConfig, config, overrides)
     trainer = fine_tune(settings)
     if trainer.accelerator.is_main_process:
-        result = settings.output / ("model" if settings.lora is None else "adapter")
-        said = "backend.model" if settings.lora is None else "backend.adapter"
-        print(f"saved in {result}; serve it: assay serve verifier scorer.{said}={result}")
+        model, adapter = settings.output / "model", settings.output / "adapter"
+        served = [f"scorer.backend.model={model if settings.lora is None else settings.model}"]
+        served += [] if settings.lora is None else [f"scorer.backend.adapter={adapter}"]
+        print(f"serve it: assay serve verifier {' '.join(served)}")
     return 0

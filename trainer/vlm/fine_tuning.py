@@ -1,7 +1,10 @@
 """One run: data, model, TRL's trainer, evaluations, result."""
 
+from pathlib import Path
+
 import torch
 from datasets import Dataset
+from trl import SFTConfig
 
 from assay.errors import ConfigError
 from trainer.vlm.answer_trainer import AnswerTrainer
@@ -51,9 +54,9 @@ def fine_tune(config: FineTuningConfig) -> AnswerTrainer:
     return trainer
 
 
-def _take_up(folder: FineTuningFolder, config: FineTuningConfig, arguments: object) -> object:
+def _take_up(folder: FineTuningFolder, config: FineTuningConfig, arguments: SFTConfig) -> Path | None:
     """Claim the folder, drop what will be done again, and return the checkpoint to go on from."""
-    state = arguments.distributed_state  # type: ignore[attr-defined]
+    state = arguments.distributed_state
     with state.main_process_first():
         missing = [source.path for source in (*config.data, *config.held_out) if not source.path.is_file()]
         if missing:
