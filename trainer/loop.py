@@ -194,8 +194,10 @@ class Trainer:
 
     def _save(self) -> None:
         """Checkpoint, and the LoRA (or the whole model) for use elsewhere."""
-        tensors = gather_tensors(self._layout, self._copies)
-        if self._accelerator.is_main_process:
+        # In plain data parallelism there is nothing to gather: the others need no copy in main memory.
+        main = self._accelerator.is_main_process
+        tensors = gather_tensors(self._layout, self._copies) if main or self._layout.in_step else {}
+        if main:
             scaler = self._accelerator.scaler
             result = self._folder.root / self._generator.result
             self._generator.save_result(result, tensors["ema" if self._ema else "adapter"])

@@ -15,8 +15,10 @@ import torch
 import yaml
 from redness import Redness
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 from whole_runs import ROOT, finish_run, logged_metrics, start_run
 
+from assay.cli import app
 from assay.config import load_config
 from assay.errors import ConfigError
 from assay.testing import serve_in_background
@@ -189,9 +191,7 @@ def test_iterative_dpo_on_its_own_pictures_weighed_by_a_service(
     assert all(torch.equal(adapter[name], reference[name]) for name in adapter)  # it has just followed
 
 
-def test_pairs_of_a_file_weighed_by_a_service_train_something_else(
-    straight: Path, values: dict[str, Any], tmp_path: Path
-) -> None:
+def test_pairs_of_a_file_weighed_by_a_service_train_something_else(values: dict[str, Any], tmp_path: Path) -> None:
     values["algorithm"]["guidance"] = {"use": "weigh"}
     values["run"] |= {"epochs": 1, "trackers": []}
     values["evaluation"] = None
@@ -252,6 +252,14 @@ def test_wrong_and_idle_fields_are_named(changes: list[str], message: str) -> No
         load_config(TrainConfig, OFFLINE, changes)
 
 
+def test_the_verb_takes_preferences_alone() -> None:
+    result = CliRunner().invoke(app, ["train", "dpo", str(OFFLINE.with_name("miniature_sft.yaml"))])
+    assert isinstance(result.exception, ConfigError)
+    assert "algorithm.name = 'sft'; allowed with `assay train dpo`: dpo, showo_dpo" in str(result.exception)
+    result = CliRunner().invoke(app, ["train", "dpo", "algorithm.beta=0"])
+    assert "miniature_showo_dpo.yaml: algorithm.beta = 0" in str(result.exception)
+
+
 def test_pairs_that_cannot_be_shared_are_refused_with_the_nearest_number() -> None:
     config = load_config(TrainConfig, OFFLINE, ["algorithm.pairs_per_epoch=100"])
     with pytest.raises(ConfigError, match=r"pairs_per_epoch is 100; with 2 processes and 6 .* of 12: 96 or 108"):
@@ -263,7 +271,7 @@ def test_arithmetic_and_memory_by_hand(tiny_masked: Any) -> None:
     found = arithmetic(config, 2)
     assert (found.groups, found.images, found.optimizer_steps, found.micro_batches) == (96, 192, 6, 6)
     assert found.training_passes == 4
-    assert found.reward_calls == 24  # 2 processes, 6 steps, 16 images each by 8
+    assert found.reward_calls == 12  # 2 processes, 6 steps, the 16 images of 8 pairs in one call
     memory = memory_estimate(config, tiny_masked.transformer, [], num_tokens=83)
     assert memory.activations == 2 * 16 * 4 * 83 * 32 * 2 * 34 * 2
     online = load_config(TrainConfig, OFFLINE.with_name("miniature_showo_dpo_online.yaml"))

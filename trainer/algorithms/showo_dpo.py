@@ -10,8 +10,8 @@ The mean over masks stands inside the sigmoid, where it makes D itself less nois
 
 What differs from the published training, each to be had back by a switch of `compat`:
 
-- Both images of a pair are hidden in the same places, under the same prompt. Drawn apart, 200 hidden tokens of one
-  are set against 20 of the other, and most of D is which was which.
+- Both images of a pair are hidden in the same places, under the same prompt. Drawn apart, 200 hidden tokens of one may
+  stand against 20 of the other, and D has the chance of both draws in it.
 - Probabilities are among the image codes, from which the sampler draws. Among all ids D can grow by moving
   probability away from words, which no image ever shows.
 - soi and eoi, which the model sees, are not counted among the image's tokens.
