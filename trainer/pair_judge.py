@@ -52,10 +52,12 @@ class PairJudge:
         def weights() -> Tensor:
             if future is not None:
                 totals = future.result().totals.reshape(-1, 2).tolist()
-                self._known |= {
-                    index: (chosen, rejected) for index, (chosen, rejected) in zip(new, totals, strict=True)
-                }
-            return self._weights([self._known[index] for index in rows])
+                found = {index: (chosen, rejected) for index, (chosen, rejected) in zip(new, totals, strict=True)}
+                # A score that failed may come the next time.
+                self._known |= {index: pair for index, pair in found.items() if all(map(isfinite, pair))}
+            else:
+                found = {}
+            return self._weights([(self._known | found)[index] for index in rows])
 
         return weights
 

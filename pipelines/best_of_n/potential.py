@@ -49,6 +49,7 @@ class PotentialSearch:
         parm: how to judge.
         batch_size: paths side by side.
         grid: tokens in a column and in a row; None for a square.
+        max_sequence_length: of a prompt; None for the model's own.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class PotentialSearch:
         parm: ParmSettings,
         batch_size: int,
         grid: tuple[int, int] | None = None,
+        max_sequence_length: int | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._verifier = verifier
@@ -66,6 +68,7 @@ class PotentialSearch:
         self._parm = parm
         self._batch_size = batch_size
         self._grid = grid
+        self._max_sequence_length = max_sequence_length
 
     def choose(self, metadata: Mapping[str, Any], seeds: Sequence[int], before: int = 0) -> Choice:
         """Draw a path for each seed, or as much of it as is worth it; `before` were drawn for the prompt already. Of
@@ -81,9 +84,7 @@ class PotentialSearch:
 
     def _draw(self, metadata: Mapping[str, Any], paths: Sequence[_Path], *, prune: bool) -> None:
         """Draw paths side by side, to the end or to where they are given up."""
-        generators = [torch.Generator("cpu").manual_seed(path.seed) for path in paths]
-        prompts = [metadata["prompt"]] * len(paths)
-        run = self._pipeline.start(prompts, generators, self._sampling, first=paths[0].rank)
+        run = self._start(metadata, paths)
         while not run.finished:
             step = run.step()
             left = [paths[number - paths[0].rank] for number in step.candidates]
@@ -94,6 +95,15 @@ class PotentialSearch:
             if prune and any(self._is_unpromising(path) for path in left):
                 run.keep([row for row, path in enumerate(left) if not self._is_unpromising(path)])
         self._take_pictures(run, paths)
+
+    def _start(self, metadata: Mapping[str, Any], paths: Sequence[_Path]) -> MaskPredictSampling:
+        return self._pipeline.start(
+            [metadata["prompt"]] * len(paths),
+            [torch.Generator("cpu").manual_seed(path.seed) for path in paths],
+            self._sampling,
+            first=paths[0].rank,
+            max_sequence_length=self._max_sequence_length,
+        )
 
     def _judge(self, metadata: Mapping[str, Any], step: Step, paths: Sequence[_Path]) -> None:
         """Ask about the paths that were not clear before this step."""
@@ -138,8 +148,7 @@ class PotentialSearch:
 
     def _finish(self, metadata: Mapping[str, Any], path: _Path) -> None:
         """Draw a path that was given up again, from its start to its end."""
-        generator = torch.Generator("cpu").manual_seed(path.seed)
-        run = self._pipeline.start([metadata["prompt"]], [generator], self._sampling, first=path.rank)
+        run = self._start(metadata, [path])
         run.finish()
         path.steps += self._sampling.num_steps
         self._take_pictures(run, [path])

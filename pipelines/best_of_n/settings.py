@@ -1,7 +1,7 @@
 """The arguments of `assay best-of-n`; names and defaults are those of the system's own description."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -9,6 +9,8 @@ from assay.config import ConfigModel
 from generators.precision import Precision
 from pipelines.engine.settings import BatchSettings
 
+#: Stands in the path of the results.
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 RewardModel = Literal["none", "orm_zs", "orm_ft", "parm"]
 
 
@@ -52,7 +54,8 @@ class BestOfNSettings(BatchSettings):
         model: a Show-o folder (see `generators.showo.pipeline`) or a diffusers text-to-image model, folder or hub name.
         prompts_file: a prompt a line.
         metadata_file: JSONL in GenEval's form, a task a line; alone, or line by line beside `prompts_file`.
-        outdir: for `<model>[_<reward model>][_<dpo model>]/<index>/`, in the layout that GenEval evaluates.
+        name: what the results are called by; None takes the last part of `model`.
+        outdir: for `<name>[_<reward model>][_<dpo model>]/<index>/`, in the layout that GenEval evaluates.
         reward_model: who chooses; `none` draws one image and keeps it.
         verifiers: where each reward model is served.
         dpo_model: draw with this one of `dpo_models`.
@@ -77,13 +80,14 @@ class BestOfNSettings(BatchSettings):
     """
 
     model: str
+    name: FolderName | None = None
     prompts_file: Path | None = None
     metadata_file: Path | None = None
     outdir: Path = Path("results")
     reward_model: RewardModel = "none"
     verifiers: dict[Literal["orm_zs", "orm_ft", "parm"], VerifierSettings] = Field(default_factory=dict)
     dpo_model: str | None = None
-    dpo_models: dict[str, Path] = Field(
+    dpo_models: dict[FolderName, Path] = Field(
         default_factory=lambda: {name: Path("ckpts") / name for name in ("dpo", "dpo_iter", "dpo_iter_parm_guide")}
     )
     search_num: int = Field(default=20, ge=1)
@@ -106,7 +110,7 @@ class BestOfNSettings(BatchSettings):
     @property
     def variant(self) -> str:
         """Name of the folder below `outdir`."""
-        parts = [Path(self.model).name, *([] if self.reward_model == "none" else [self.reward_model])]
+        parts = [self.name or Path(self.model).name, *([] if self.reward_model == "none" else [self.reward_model])]
         return "_".join([*parts, *([self.dpo_model] if self.dpo_model else [])])
 
     @property

@@ -31,7 +31,13 @@ class Verifier:
     def __init__(self, client: RewardClient, scorers: VerifierSettings) -> None:
         self._client = client
         self._scorers = scorers
+        self._fingerprints: Mapping[str, str] = {}
         self.asked: Counter[str] = Counter()
+
+    def begin(self, fingerprints: Mapping[str, str]) -> None:
+        """Start to count anew, and from now on be answered by no other scorers than these."""
+        self._fingerprints = fingerprints
+        self.asked.clear()
 
     def close(self) -> None:
         self._client.close()
@@ -80,6 +86,7 @@ class Verifier:
             scorer=scorer,
             prompts=[metadata["prompt"]] * len(pictures),
             tasks=[task] * len(pictures),
+            expected_fingerprint=self._fingerprints[scorer],
             priority="batch",
         )
         for outcome in outcomes:

@@ -51,7 +51,7 @@ class BestOfNWorker:
             raise UnitError(unit.locations["problem"])
         metadata = unit.inputs["metadata"]
         if self._verifier is not None:
-            self._verifier.asked.clear()
+            self._verifier.begin(unit.inputs["verifier"])
         choices = []
         for image in range(unit.inputs["num_images"]):
             number = unit.inputs.get("num_candidates", 1)
@@ -109,15 +109,27 @@ class LoadBestOfNWorker:
             sampling = pipeline.sampling_settings(
                 settings.generation_timesteps, settings.guidance_scale, temperature_carry=settings.temperature_carry
             )
-            grid = pipeline.grid(settings.height, settings.width)
-            return BestOfNWorker(
-                PotentialSearch(pipeline, verifier, sampling, settings.parm, settings.batch_size, grid), verifier
+            if settings.parm.first_step >= sampling.num_steps:
+                raise ConfigError(
+                    f"parm.first_step = {settings.parm.first_step}; allowed: at most {sampling.num_steps - 1}, "
+                    "the sampler's last step"
+                )
+            search = PotentialSearch(
+                pipeline,
+                verifier,
+                sampling,
+                settings.parm,
+                settings.batch_size,
+                pipeline.grid(settings.height, settings.width),
+                settings.max_sequence_length,
             )
+            return BestOfNWorker(search, verifier)
         # 0, unknown, where neither the run nor the model's folder says it.
         num_steps = settings.generation_timesteps or int(pipeline.config.get("num_inference_steps") or 0)
         model = TextToImage(pipeline, pipeline_arguments(settings))
-        search = OutcomeSearch(model, verifier, num_steps, settings.batch_size, settings.temperature_carry)
-        return BestOfNWorker(search, verifier)
+        return BestOfNWorker(
+            OutcomeSearch(model, verifier, num_steps, settings.batch_size, settings.temperature_carry), verifier
+        )
 
 
 def service_of(settings: BestOfNSettings) -> ServiceAddress:

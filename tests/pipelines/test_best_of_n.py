@@ -25,6 +25,7 @@ from pipelines.best_of_n.plan import candidate_seed, plan_units
 from pipelines.best_of_n.prompts import read_prompts
 from pipelines.best_of_n.settings import BestOfNSettings
 from pipelines.evaluate.image_folder import read_image_folder
+from pipelines.reward_service import ServiceAddress
 
 STEPS, CANDIDATES = 5, 6
 
@@ -195,8 +196,9 @@ def test_paths_without_potential_are_given_up_when_they_are_clear(
         promising = [number for number, one in enumerate(judged) if one["potential"] >= middle]
         for number, one in enumerate(judged):
             assert one["clear_at"] == 2
-            given_up = number not in promising and number != chosen["best"]
-            assert one["steps"] == (2 if prune and given_up else one["steps"])
+            drawn_again = not promising and number == chosen["best"]
+            given_up = prune and number not in promising
+            assert one["steps"] == (2 + STEPS * drawn_again if given_up else STEPS)
             assert ("outcome" in one) == (number in promising)
         if promising:
             best = max(promising, key=lambda number: redness(drawn[number]))
@@ -232,6 +234,39 @@ def test_if_none_is_ever_clear_the_finished_images_decide(
     assert record["images"][0]["best"] == max(range(CANDIDATES), key=lambda number: redness(drawn[number]))
     assert "potential" not in record["asked"]
     assert record["asked"]["clarity"] == 2 * STEPS * CANDIDATES
+
+
+def test_a_verifier_that_becomes_another_in_mid_run_is_not_heard(
+    flags: list[str], judges: dict[str, Judge], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = ServiceAddress.fingerprints
+
+    def of_yesterday(service: ServiceAddress, scorers: Sequence[str]) -> dict[str, str]:
+        return dict.fromkeys(told(service, scorers), "2" * 16)
+
+    monkeypatch.setattr(ServiceAddress, "fingerprints", of_yesterday)
+    assert best_of_n(None, [*flags, "reward_model=orm_zs", "retries=0"]) == 1
+    failure = next((tmp_path / "results/.assay/failures").glob("*.json")).read_text()
+    assert "FingerprintMismatchError" in failure
+
+
+def test_every_search_reads_prompts_at_the_length_that_is_set(
+    flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else candidates of one seed would not be the same whoever chooses."""
+    lengths: list[object] = []
+    start = ShowoPipeline.start
+
+    def watched(pipeline: ShowoPipeline, *arguments: Any, **options: Any) -> Any:
+        lengths.append(options["max_sequence_length"])
+        return start(pipeline, *arguments, **options)
+
+    monkeypatch.setattr(ShowoPipeline, "start", watched)
+    for reward_model in ("orm_zs", "parm"):  # some paths are given up, and the best of them is drawn again
+        settings = [f"reward_model={reward_model}", "parm.potential=1", "max_sequence_length=2"]
+        assert best_of_n(None, [*flags, *settings]) == 0
+    assert len(lengths) > 2 * 2 * 2 * 2
+    assert set(lengths) == {2}
 
 
 def test_looking_can_begin_at_a_later_step(flags: list[str], judges: dict[str, Judge], tmp_path: Path) -> None:
@@ -297,6 +332,8 @@ def test_a_prompt_without_an_answer_fails_alone(
         (["reward_model=parm", "verifiers={}"], r"reward_model = 'parm' needs verifiers.parm.targets"),
         (["reward_model=parm", "parm.potential=2"], r"parm.potential = 2: .*less than or equal to 1"),
         (["reward_model=orm_zs", "verifiers.orm_zs.outcome_scorer=arm"], r"scorer = 'arm'; allowed: orm, parm-"),
+        (["reward_model=parm", "parm.first_step=5"], r"parm.first_step = 5; allowed: at most 4"),
+        (["name=../elsewhere"], r"name = '../elsewhere': .*pattern"),
         (["metadata_file=null"], "give prompts_file or metadata_file"),
         (["prompts_file=prompts.txt"], r"prompts.txt has 1 prompts and .*metadata.jsonl has 2 tasks"),
         (["prompts_file=other.txt"], r"other.txt:2 says 'a photo of a kite', and .*metadata.jsonl:2 says 'a photo of"),
