@@ -4,6 +4,7 @@ Show-o, which diffusers does not have, comes as a pipeline of its own. For sampl
 `TrainableGenerator`.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from generators.model_index import read_model_index
 from generators.showo.pipeline import ShowoPipeline
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+#: Beside a LoRA that was trained on top of another.
+NEEDS_FILE = "needs.json"
 #: `_class_name` of a model's `model_index.json` -> the pipeline, where it is none of diffusers' own.
 OWN_PIPELINES: dict[str, Any] = {"ShowoPipeline": ShowoPipeline}
 
@@ -116,12 +119,35 @@ def find_lora(path: str) -> Path | str:
     return path
 
 
-def load_lora(pipeline: DiffusionPipeline, model: str, lora: str) -> None:
-    """Load a LoRA (see `find_lora`; a name on the hub is taken too) onto a pipeline, `model` in messages.
+def needed_lora(lora: str) -> str | None:
+    """The LoRA that this one was trained on top of, as its `needs.json` says; None where there is none.
 
     Raises:
-        ConfigError: it is none, or that of another model.
+        ConfigError: `needs.json` cannot be read, or names what is not there.
     """
+    file = Path(find_lora(lora)) / NEEDS_FILE
+    if not file.is_file():
+        return None
+    try:
+        first = str(json.loads(file.read_text())["fuse_first"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file} does not say what the LoRA was trained on top of: {error}") from error
+    if Path(first).is_absolute() and not Path(first).exists():
+        raise ConfigError(f"{file}: fuse_first = {first!r}: there is no such folder")
+    return first
+
+
+def load_lora(pipeline: DiffusionPipeline, model: str, lora: str) -> None:
+    """Load a LoRA (see `find_lora`; a name on the hub is taken too) onto a pipeline, `model` in messages. What it was
+    trained on top of is merged into the weights first.
+
+    Raises:
+        ConfigError: it is none, or that of another model; or what it needs is.
+    """
+    if (first := needed_lora(lora)) is not None:
+        load_lora(pipeline, model, first)
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
     before = _num_lora_weights(pipeline)
     try:
         pipeline.load_lora_weights(find_lora(lora))

@@ -3,15 +3,20 @@
 from pathlib import Path
 
 from assay.files import digest_folder
-from generators.text_to_image import find_lora
+from generators.text_to_image import find_lora, needed_lora
 
 MODEL_FILES = ("**/*.safetensors", "**/*.bin", "**/*.model", "**/*.json", "**/*.txt", "**/*.jinja")
 
 
 def digest_model(model: str, lora: str | None = None) -> str:
-    """Digest of a model's folder and a LoRA's; of what is on the hub alone, its name there."""
-    parts = []
-    for name in (model, find_lora(lora) if lora else None):
-        is_local = name is not None and Path(name).is_dir()
-        parts.append(digest_folder(Path(str(name)), MODEL_FILES) if is_local else str(name))
+    """Digest of a model's folder, a LoRA's, and those of what it was trained on top of; of what is on the hub alone,
+    its name there."""
+    parts = [_digest(model)] if lora else [_digest(model), "None"]
+    while lora is not None:
+        parts.append(_digest(str(find_lora(lora))))
+        lora = needed_lora(lora)
     return "+".join(parts)
+
+
+def _digest(name: str) -> str:
+    return digest_folder(Path(name), MODEL_FILES) if Path(name).is_dir() else name

@@ -22,6 +22,7 @@ from assay.rewards import RewardSet
 from generators.loading import load_trainable
 from generators.opened import OpenedPipeline
 from generators.showo.trainable import ShowoGenerator
+from generators.text_to_image import NEEDS_FILE
 from generators.trainable import TrainableGenerator
 from trainer.algorithms.choice import make_algorithm
 from trainer.algorithms.masked_tokens import MaskedTokensConfig
@@ -221,8 +222,9 @@ class Trainer:
         """Say beside the LoRA what it was trained on top of, where that is more than the model."""
         model = self._config.model
         if model.cold_start_lora:
-            needs = {"base": model.path, "fuse_first": model.cold_start_lora}
-            write_whole(lora / "needs.json", json.dumps(needs, indent=1) + "\n")
+            first = Path(model.cold_start_lora)
+            needs = {"base": model.path, "fuse_first": str(first.absolute() if first.exists() else first)}
+            write_whole(lora / NEEDS_FILE, json.dumps(needs, indent=1) + "\n")
 
     def _resume(self) -> None:
         """Take up the newest checkpoint, or start over where there is none."""

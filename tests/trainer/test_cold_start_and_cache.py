@@ -1,6 +1,7 @@
 """Supervised fine-tuning as a cold start, offline data, and embeddings that are computed once."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,9 @@ from whole_runs import start_run
 from assay.errors import ConfigError
 from assay.testing import serve_in_background
 from generators.sd3 import SD3Generator
+from generators.text_to_image import load_pipeline
 from miniature.datasets import write_captioned_pictures
+from pipelines.model_digest import digest_model
 from trainer import embeddings_cache
 from trainer.cli import train
 from trainer.data_rows import read_rows
@@ -279,3 +282,29 @@ def test_a_lora_says_what_must_be_fused_before_it(tmp_path: Path, tiny_model: Pa
     generator.fuse_lora(needs["fuse_first"])
     generator.pipeline.load_lora_weights(str(run / "lora"))  # the file beside it is in nobody's way
     assert generator.pipeline.get_active_adapters()
+
+
+def test_a_lora_is_loaded_upon_all_that_it_was_trained_upon(tmp_path: Path, tiny_model: Path, pictures: Path) -> None:
+    """Three stages; whoever loads the last has the first two as well."""
+    runs: list[Path] = []
+    for stage in range(3):
+        model = {"cold_start_lora": str(runs[-1])} if runs else {}
+        runs.append(_train(tmp_path / str(stage), tiny_model, _sft(pictures), run={"epochs": 1}, model=model))
+    found = load_pipeline(str(tiny_model), "cpu", torch.float32, str(runs[2])).transformer
+    expected = SD3Generator.load_pipeline(str(tiny_model))
+    for run in runs[:2]:
+        expected.load_lora_weights(str(run / "lora"))
+        expected.fuse_lora()
+        expected.unload_lora_weights()
+    expected.load_lora_weights(str(runs[2] / "lora"))
+    wanted = expected.transformer.state_dict()
+    assert found.state_dict().keys() == wanted.keys()
+    for name, tensor in found.state_dict().items():
+        torch.testing.assert_close(tensor, wanted[name], rtol=0, atol=1e-6)
+    before = digest_model(str(tiny_model), str(runs[2]))
+    shutil.move(runs[0], tmp_path / "gone")
+    with pytest.raises(ConfigError, match=r"needs.json: fuse_first = '.*/0/run': there is no such folder"):
+        load_pipeline(str(tiny_model), "cpu", torch.float32, str(runs[2]))
+    shutil.move(tmp_path / "gone", runs[0])
+    assert digest_model(str(tiny_model), str(runs[2])) == before
+    assert digest_model(str(tiny_model), str(runs[1])) not in before
