@@ -59,7 +59,7 @@ def _train(folder: Path, model: Path, red: str, judge: str, **evaluation: Any) -
             "micro_batch_size": 4,
         },
         "algorithm": {"name": "flow_grpo", "optimizer_steps_per_epoch": 1, "kl_weight": 0, "clip_range": 0.1},
-        "optimizer": {"learning_rate": 0.01},
+        "optimizer": {"learning_rate": 0.001},
         "ema": {"enabled": False},
         "evaluation": {
             "num_steps": 2,
@@ -104,8 +104,10 @@ def test_a_judge_that_training_does_not_see_is_in_table_and_results(tmp_path: Pa
     assert results["after"]["reward"] == results["after"]["rewards"]["red"]  # the unseen judge is no part of it
     table = (run / "table.md").read_text()
     assert "| unseen | 0.500 | 0.750 | +0.250 |" in table
-    ratios = [json.loads(line)["ratio_step/00"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert np.isfinite(ratios).all()
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    # Where every group came out all alike, nothing was trained: there is no ratio.
+    ratios = [line["ratio_step/00"] for line in metrics if line["zero_std_ratio"] < 1]
+    assert ratios and np.isfinite(ratios).all()
     assert (run / "ratios.png").stat().st_size > 0
     assert not (run / "best").exists()  # nothing was better than the start
 
