@@ -66,7 +66,7 @@ class Scene:
         ramp = np.linspace(0, 1, IMAGE_SIDE, dtype=np.float32)[:, None, None]
         canvas = np.broadcast_to(top + (bottom - top) * ramp, (IMAGE_SIDE, IMAGE_SIDE, 3)).copy()
         for item in self.objects:
-            _paint(canvas, item)
+            paint(canvas, item)
         return canvas.round().astype(np.uint8)
 
 
@@ -80,13 +80,26 @@ def sample_scene(labels: list[tuple[str, str]], rng: np.random.Generator, *, tid
     """
     squares = _place(len(labels), rng, tidy)
     objects = tuple(
-        WorldObject(class_name, color, left, top, side, _jitter(COLORS[color], rng))
+        WorldObject(class_name, color, left, top, side, sample_rgb(color, rng))
         for (class_name, color), (left, top, side) in zip(labels, squares, strict=True)
     )
-    return Scene(objects, _background(rng))
+    return Scene(objects, sample_background(rng))
 
 
-def _paint(canvas: NDArray[np.float32], item: WorldObject) -> None:
+def sample_rgb(color: str, rng: np.random.Generator) -> tuple[int, int, int]:
+    """An RGB value near the middle of a colour name."""
+    red, green, blue = np.clip(np.array(COLORS[color]) + rng.integers(-12, 13, 3), 0, 255)
+    return int(red), int(green), int(blue)
+
+
+def sample_background(rng: np.random.Generator) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Two greyish colours."""
+    first, second = (rng.integers(135, 186) + rng.integers(-8, 9, 3) for _ in range(2))
+    return (int(first[0]), int(first[1]), int(first[2])), (int(second[0]), int(second[1]), int(second[2]))
+
+
+def paint(canvas: NDArray[np.float32], item: WorldObject) -> None:
+    """Draw an object on a canvas (height, width, 3) of RGB in [0, 255] that holds its whole square."""
     shape = glyph(item.class_name, item.side)
     rgb = np.array(item.rgb, dtype=np.float32)
     dark = rgb * 0.6 if max(item.rgb) > 60 else rgb + 60  # black gets lighter details
@@ -125,13 +138,3 @@ def _free_square(
         ):
             return left, top, side
     return None
-
-
-def _jitter(rgb: tuple[int, int, int], rng: np.random.Generator) -> tuple[int, int, int]:
-    red, green, blue = np.clip(np.array(rgb) + rng.integers(-12, 13, 3), 0, 255)
-    return int(red), int(green), int(blue)
-
-
-def _background(rng: np.random.Generator) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    first, second = (rng.integers(135, 186) + rng.integers(-8, 9, 3) for _ in range(2))
-    return (int(first[0]), int(first[1]), int(first[2])), (int(second[0]), int(second[1]), int(second[2]))
