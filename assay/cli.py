@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from assay import pipeline_commands
+from assay import pipeline_commands, spatial_commands
 from assay.errors import AssayError, ConfigError, InvalidRequestError
 from assay.flags import given
 from assay.hand_over import hand_over
@@ -23,6 +23,7 @@ app.command()(pipeline_commands.generate)
 app.command(name="best-of-n")(pipeline_commands.best_of_n)
 app.add_typer(pipeline_commands.status_app, name="pipeline")
 app.add_typer(pipeline_commands.evaluate_app, name="evaluate")
+app.add_typer(spatial_commands.spatial_app, name="spatial")
 data_app = typer.Typer(no_args_is_help=True, help="Make data to train and evaluate on.")
 data_app.command(name="verifier")(pipeline_commands.verifier_data)
 app.add_typer(data_app, name="data")

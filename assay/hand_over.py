@@ -16,6 +16,7 @@ COMMANDS = {
     "generate": ("pipelines.generate.command", "generate"),
     "best-of-n": ("pipelines.best_of_n.command", "best_of_n"),
     "evaluate geneval": ("pipelines.evaluate.command", "evaluate_geneval"),
+    "spatial build": ("pipelines.spatial_tasks.building.command", "spatial_build"),
     "pipeline status": ("pipelines.status_command", "status"),
     "pipeline summary": ("pipelines.status_command", "summary"),
 }

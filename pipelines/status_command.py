@@ -10,6 +10,7 @@ from pipelines.engine.ledger import Ledger
 from pipelines.engine.status import open_ledger, read_plans, stage_statuses, table
 from pipelines.evaluate import summary as evaluation
 from pipelines.generate import statistics as generation
+from pipelines.spatial_tasks.building import summary as spatial_building
 from pipelines.verifier_data import summary as verifier_data
 
 #: job, as its plan names it -> what derives its summary files
@@ -18,6 +19,7 @@ SUMMARIES: dict[str, Callable[[Ledger], list[Path]]] = {
     evaluation.JOB: evaluation.write_summary,
     best_of_n.JOB: best_of_n.write_summary,
     verifier_data.JOB: verifier_data.write_summary,
+    spatial_building.JOB: spatial_building.write_summary,
 }
 SHOWN_FAILURES = 20
 
