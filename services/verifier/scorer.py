@@ -7,33 +7,21 @@ model runs; what fails on the way to a judge elsewhere fails alone, too.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from assay import answer_tokens, questions
-from assay.files import digest_file
 from assay.outcomes import Evidence, Failed, Outcome, Scored
 from assay.questions import IMAGE, Template, fill
 from assay.serving.fingerprint import digest_code, digest_parts
 from assay.serving.scorer import Limits, Sample, ScorerInfo
 from assay.tasks import GenEvalTask, OutcomeTask, PotentialTask
-from services.verifier.answers import Answer
-from services.verifier.inquiry import Inquiry
-from services.verifier.judges.judge import Judge
 from services.verifier.readings import READINGS
+from services.vision_language.answers import Answer
+from services.vision_language.code_digest import CODE
+from services.vision_language.inquiry import Inquiry
+from services.vision_language.judge import Judge
+from services.vision_language.texts import RefusedError, check_text
 
-MAX_TEXT_CHARACTERS = 8000
 #: Which templates a scorer asks, turn by turn.
 TURNS = {"orm": ("orm",), "parm-clarity": ("clarity",), "parm-potential": ("clarity", "potential")}
-# With what verifiers are trained with, too: how questions are filled, and which tokens are yes and no.
-_CODE = {"code": digest_code(Path(__file__).parent)} | {
-    module.__name__: digest_file(Path(str(module.__file__))) for module in (answer_tokens, questions)
-}
-
-
-class _Refused(Exception):
-    """A sample that cannot be asked about."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+_CODE = {"code": digest_code(Path(__file__).parent), **CODE}
 
 
 class VerifierScorer:
@@ -78,17 +66,19 @@ class VerifierScorer:
     def _admit(self, sample: Sample) -> Inquiry | Failed:
         try:
             if len(sample.images) != 1:
-                raise _Refused("WRONG_IMAGE_COUNT", f"images: {len(sample.images)} images; allowed: exactly one image")
-            return Inquiry(sample.images[0], self._turns(sample))
-        except _Refused as refused:
-            return Failed("INVALID_ARGUMENT", refused.reason, str(refused))
+                raise RefusedError(
+                    "WRONG_IMAGE_COUNT", f"images: {len(sample.images)} images; allowed: exactly one image"
+                )
+            return Inquiry(sample.images, self._turns(sample))
+        except RefusedError as refused:
+            return refused.failed()
 
     def _turns(self, sample: Sample) -> tuple[str, ...]:
         task = sample.task
         if self._asks_outcome:
             if not isinstance(task, OutcomeTask | GenEvalTask | None):
                 allowed = "OutcomeTask, GenEvalTask, or none"
-                raise _Refused("WRONG_TASK_TYPE", f"task is a {type(task).__name__}; allowed: {allowed}")
+                raise RefusedError("WRONG_TASK_TYPE", f"task is a {type(task).__name__}; allowed: {allowed}")
             if isinstance(task, OutcomeTask) and task.question:
                 self._check_text("task.question", task.question)
                 if "{prompt}" in task.question:
@@ -97,9 +87,9 @@ class VerifierScorer:
             places = {}
         else:
             if not isinstance(task, PotentialTask):
-                raise _Refused("WRONG_TASK_TYPE", f"task is a {type(task).__name__}; allowed: PotentialTask")
+                raise RefusedError("WRONG_TASK_TYPE", f"task is a {type(task).__name__}; allowed: PotentialTask")
             if not 0 <= task.step <= task.num_steps or task.num_steps < 1:
-                raise _Refused(
+                raise RefusedError(
                     "STEP_OUT_OF_RANGE",
                     f"task.step is {task.step} of {task.num_steps}; allowed: 0 <= step <= num_steps, num_steps >= 1",
                 )
@@ -108,17 +98,7 @@ class VerifierScorer:
         return tuple(template.fill(prompt=sample.prompt, **places) for template in self._templates)
 
     def _check_text(self, field: str, text: str) -> None:
-        if not text.strip():
-            raise _Refused("MISSING_PROMPT", f"{field} is {text!r}; allowed: what the image should show, in words")
-        if len(text) > MAX_TEXT_CHARACTERS:
-            raise _Refused(
-                "PROMPT_TOO_LONG", f"{field} has {len(text)} characters; allowed: at most {MAX_TEXT_CHARACTERS}"
-            )
-        special = IMAGE if IMAGE in text else self._judge.special_text(text)
-        if special is not None:
-            raise _Refused(
-                "PROMPT_HAS_MARKS", f"{field} holds {special!r}, which the judge would not read as text; leave it out"
-            )
+        check_text(field, text, self._judge.special_text, "what the image should show, in words")
 
     def _outcome(self, answers: tuple[Answer, ...] | Failed) -> Outcome:
         if isinstance(answers, Failed):

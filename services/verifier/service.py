@@ -4,9 +4,11 @@ from typing import Any
 
 from assay.questions import read_questions
 from assay.serving.scorer import Scorer
-from services.verifier.config import OpenAiBlock, TransformersBlock, VerifierConfig, read_config
-from services.verifier.judges.judge import Judge
+from services.verifier.config import VerifierConfig, read_config
 from services.verifier.scorer import VerifierScorer
+from services.vision_language.config import TransformersBlock
+from services.vision_language.judge import Judge
+from services.vision_language.models import build_judge_and_writer, load_model
 
 
 def build_scorers(model_config: dict[str, Any]) -> list[Scorer]:
@@ -26,25 +28,13 @@ def build_scorers(model_config: dict[str, Any]) -> list[Scorer]:
 
 
 def _judge(config: VerifierConfig) -> Judge:
-    if isinstance(config.backend, OpenAiBlock):
-        from services.verifier.judges.openai_judge import OpenAiJudge
+    block, words = config.backend, config.answers
+    if config.protocol == "sampled" and isinstance(block, TransformersBlock):
+        # Here, for a judge elsewhere needs no torch.
+        from services.verifier.sampled_judge import SampledJudge
 
-        return OpenAiJudge(config.backend, config.answers)
-    return _local_judge(config, config.backend)
-
-
-def _local_judge(config: VerifierConfig, block: TransformersBlock) -> Judge:
-    # Here, for a judge elsewhere needs no torch.
-    from assay.answer_tokens import find_answer_tokens
-    from services.verifier.judges.sampled_judge import SampledJudge
-    from services.verifier.judges.transformers_judge import TransformersJudge
-    from services.verifier.judges.vision_language_model import VisionLanguageModel
-
-    yes, no = config.answers.affirmative, config.answers.negative
-    vlm = VisionLanguageModel.load(
-        block.model, affirmation=yes, **block.model_dump(exclude={"name", "model", "max_images_per_pass"})
-    )
-    if config.protocol == "sampled":
-        return SampledJudge(vlm, yes, no, temperature=config.temperature)
-    tokens = find_answer_tokens(vlm.tokenizer, yes, no, config.answers.forms)
-    return TransformersJudge(vlm, tokens, max_images_per_pass=block.max_images_per_pass)
+        vlm = load_model(block, words.affirmative)
+        return SampledJudge(vlm, words.affirmative, words.negative, temperature=config.temperature)
+    judge, _ = build_judge_and_writer(block, words, judges=True, writes=False)
+    assert judge is not None
+    return judge

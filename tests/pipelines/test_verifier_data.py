@@ -35,8 +35,8 @@ from pipelines.verifier_data.pairs import make_pairs
 from pipelines.verifier_data.paths import Candidate, Label
 from pipelines.verifier_data.settings import DerivationSettings
 from services.geneval.service import build_scorers
-from services.verifier.inquiry import Inquiry
 from services.verifier.scorer import VerifierScorer
+from services.vision_language.inquiry import Inquiry
 
 ROOT = Path(__file__).parents[2]
 STEPS, CANDIDATES = 5, 8

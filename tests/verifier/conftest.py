@@ -12,5 +12,10 @@ def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def writing_llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_verifiers.save_llava(tmp_path_factory.mktemp("writing_llava"), leans=False)
+
+
+@pytest.fixture(scope="session")
 def idefics3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_verifiers.save_idefics3(tmp_path_factory.mktemp("idefics3"))

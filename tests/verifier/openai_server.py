@@ -1,7 +1,7 @@
 """An OpenAI-compatible server before a vision-language model: real HTTP, and the model's own log-probabilities.
 
-It does by itself what vLLM does: renders the conversation, decodes the image from its data URL, runs the model once and
-lists the likeliest tokens. `faults` makes it fail.
+It does by itself what vLLM does: renders the conversation, decodes the image from its data URL, runs the model and
+lists the likeliest tokens, or writes them. `faults` makes it fail.
 """
 
 import base64
@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
-from services.verifier.judges.vision_language_model import VisionLanguageModel
+from services.vision_language.vision_language_model import VisionLanguageModel
 
 
 class OpenAiServer:
@@ -62,7 +62,7 @@ class OpenAiServer:
             self.in_flight -= 1
 
     def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
-        image, messages = None, []
+        images, messages = [], []
         for message in body["messages"]:
             content = message["content"]
             parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
@@ -70,35 +70,56 @@ class OpenAiServer:
             for part in parts:
                 if part["type"] == "image_url":
                     data = part["image_url"]["url"].removeprefix("data:image/png;base64,")
-                    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+                    images.append(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))))
                     shown.append({"type": "image"})
                 else:
                     shown.append(part)
             messages.append({"role": message["role"], "content": shown})
-        assert body["max_tokens"] == 1
-        assert image is not None
+        assert images
         with self._lock, torch.inference_mode():
             text = self._vlm.processor.apply_chat_template(messages, add_generation_prompt=True)
-            logits = self._vlm.model(**self._vlm.inputs([text], [image])).logits[0, -1]
+            inputs = self._vlm.inputs([text], [images])
+            choice = self._listed(inputs, body) if body.get("logprobs") else self._written(inputs, body)
+        return {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "model": self.name,
+            "choices": [{"index": 0, **choice}],
+        }
+
+    def _listed(self, inputs: dict[str, torch.Tensor], body: dict[str, Any]) -> dict[str, Any]:
+        """One token, and the likeliest ones at its place."""
+        assert body["max_tokens"] == 1
+        logits = self._vlm.model(**inputs).logits[0, -1]
         logprobs, ids = torch.log_softmax(logits, -1).sort(descending=True)
         count = self.list_at_most or body["top_logprobs"]
         listed = [
             {"token": self._vlm.tokenizer.decode([token]), "logprob": logprob, "bytes": None}
             for token, logprob in zip(ids[:count].tolist(), logprobs[:count].tolist(), strict=True)
         ]
-        content = [{**listed[0], "top_logprobs": listed}] if body.get("logprobs") else None
         return {
-            "id": "chatcmpl-1",
-            "object": "chat.completion",
-            "model": self.name,
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": listed[0]["token"]},
-                    "logprobs": {"content": content},
-                    "finish_reason": "length",
-                }
-            ],
+            "message": {"role": "assistant", "content": listed[0]["token"]},
+            "logprobs": {"content": [{**listed[0], "top_logprobs": listed}]},
+            "finish_reason": "length",
+        }
+
+    def _written(self, inputs: dict[str, torch.Tensor], body: dict[str, Any]) -> dict[str, Any]:
+        """The likeliest token next, time and again, by this loop's own arithmetic."""
+        assert body["temperature"] == 0.0
+        said: list[int] = []
+        for _ in range(body["max_tokens"]):
+            logits = self._vlm.model(**inputs).logits[0, -1]
+            said.append(int(logits.argmax()))
+            if said[-1] == self._vlm.tokenizer.eos_token_id:
+                said.pop()
+                break
+            further = torch.tensor([[said[-1]]])
+            inputs["input_ids"] = torch.cat([inputs["input_ids"], further], dim=1)
+            inputs["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(further)], dim=1)
+        return {
+            "message": {"role": "assistant", "content": self._vlm.tokenizer.decode(said)},
+            "logprobs": None,
+            "finish_reason": "stop",
         }
 
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from assay.answer_tokens import AnswerTokens, find_answer_tokens
 from assay.errors import ConfigError
 from assay.serving.model_files import ModelLoadError
-from services.verifier.answers import Answer, probability
-from services.verifier.inquiry import Inquiry
-from services.verifier.judges.transformers_judge import TransformersJudge
-from services.verifier.judges.vision_language_model import VisionLanguageModel
+from services.vision_language.answers import Answer, probability
+from services.vision_language.inquiry import Inquiry
+from services.vision_language.transformers_judge import TransformersJudge
+from services.vision_language.vision_language_model import VisionLanguageModel
 
 CLASSES = ("llava", "idefics3", "onevision", "qwen2_5_vl", "qwen3_vl")
 # Stated in the README: what an item's margin may differ by between alone and in a batch, in float32.
@@ -52,7 +52,7 @@ def llava(llava_folder: Path) -> VisionLanguageModel:
 def _inquiries(num_turns: int = 2) -> list[Inquiry]:
     """Conversations of unequal length in both turns."""
     return [
-        Inquiry(image, (f"<image> Is this {'one and ' * index}a kite?", f"And {'a red ' * index}apple?")[:num_turns])
+        Inquiry((image,), (f"<image> Is this {'one and ' * index}a kite?", f"And {'a red ' * index}apple?")[:num_turns])
         for index, image in enumerate(random_images(4))
     ]
 
@@ -66,7 +66,7 @@ def test_answers_are_read_from_the_logits_that_generate_sees(vlm: VisionLanguage
     for inquiry in _inquiries():
         for turn, answer in enumerate(judge.ask([inquiry])[0], start=1):  # type: ignore[arg-type]
             assert isinstance(answer, Answer)
-            inputs = vlm.inputs([vlm.conversation(inquiry, turn)], [inquiry.image])
+            inputs = vlm.inputs([vlm.conversation(inquiry, turn)], [inquiry.images])
             generated = vlm.model.generate(
                 **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
             )
@@ -105,7 +105,11 @@ def test_a_shared_prefix_equals_two_separate_conversations(vlm: VisionLanguageMo
 def test_answers_follow_the_image_and_the_words(vlm: VisionLanguageModel) -> None:
     judge = _judge(vlm)
     one, other = random_images(2)
-    asked = [Inquiry(one, ("<image> a kite?",)), Inquiry(other, ("<image> a kite?",)), Inquiry(one, ("<image> red?",))]
+    asked = [
+        Inquiry((one,), ("<image> a kite?",)),
+        Inquiry((other,), ("<image> a kite?",)),
+        Inquiry((one,), ("<image> red?",)),
+    ]
     margins = [one[0] for one in _margins(judge.ask(asked))]
     assert min(abs(margins[0] - margins[1]), abs(margins[0] - margins[2])) > 10 * TOLERANCE
 
@@ -165,7 +169,7 @@ def _with_model(vlm: VisionLanguageModel, model: Any) -> VisionLanguageModel:
 def test_a_class_that_cannot_reuse_its_cache_goes_the_long_way_and_says_so(
     llava: VisionLanguageModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, "assay.verifier"):
+    with caplog.at_level(logging.WARNING, "assay.vision_language"):
         judge = _judge(_with_model(llava, _WithoutCache(llava.model)))
     assert not judge.shares_prefix
     assert "_WithoutCache: cannot go on from its cache" in caplog.text
@@ -181,12 +185,42 @@ def test_a_class_that_cannot_be_asked_is_refused_at_the_start(llava: VisionLangu
 def test_a_class_that_answers_differently_in_batches_is_asked_one_by_one(
     llava: VisionLanguageModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, "assay.verifier"):
+    with caplog.at_level(logging.WARNING, "assay.vision_language"):
         judge = _judge(_with_model(llava, _PositionsFromTheLeft(llava.model)))
     assert "_PositionsFromTheLeft: batches change its answers" in caplog.text
     inquiries = _inquiries()
     alone = [_margins(judge.ask([inquiry]))[0] for inquiry in inquiries]
     assert _margins(judge.ask(inquiries)) == [pytest.approx(one, abs=TOLERANCE) for one in alone]
+
+
+class _NotANumber(_WithoutCache):
+    """Half precision that overflows; with `together`, in batches alone."""
+
+    def __init__(self, model: Any, together: bool) -> None:
+        super().__init__(model)
+        self._together = together
+
+    def forward(self, **inputs: Any) -> Any:
+        outputs = super().forward(**inputs)
+        if len(inputs["input_ids"]) > int(self._together):
+            outputs.logits = outputs.logits * float("nan")
+        return outputs
+
+
+def test_a_model_that_answers_with_no_numbers_is_refused_at_the_start(llava: VisionLanguageModel) -> None:
+    with pytest.raises(ModelLoadError, match=r"_NotANumber answers with no numbers in torch\.float32.*backend\.dtype"):
+        _judge(_with_model(llava, _NotANumber(llava.model, together=False)))
+
+
+def test_a_model_that_loses_its_numbers_in_batches_is_asked_one_by_one(llava: VisionLanguageModel) -> None:
+    judge = _judge(_with_model(llava, _NotANumber(llava.model, together=True)))
+    expected = _margins(_judge(llava).ask(_inquiries()))
+    assert _margins(judge.ask(_inquiries())) == [pytest.approx(one, abs=TOLERANCE) for one in expected]
+
+
+def test_only_full_precision_claims_that_batches_change_nothing(llava: VisionLanguageModel, llava_folder: Path) -> None:
+    assert _judge(llava).deterministic
+    assert not _judge(_load(llava_folder, dtype="bfloat16")).deterministic
 
 
 def test_a_template_that_forgets_earlier_turns_goes_the_long_way(llava_folder: Path, tmp_path: Path) -> None:
@@ -214,7 +248,7 @@ def test_the_token_that_begins_a_text_stands_there_once(llava_folder: Path, tmp_
     vlm.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{begin[0]} $A", special_tokens=[begin])
     inquiry = _inquiries()[0]
     text = vlm.conversation(inquiry, 1)
-    for ids in (vlm.tokenize(text), vlm.inputs([text], [inquiry.image])["input_ids"][0].tolist()):
+    for ids in (vlm.tokenize(text), vlm.inputs([text], [inquiry.images])["input_ids"][0].tolist()):
         assert [index for index, token in enumerate(ids) if token == begin[1]] == [0]
 
 

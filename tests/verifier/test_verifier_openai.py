@@ -15,8 +15,8 @@ from assay.errors import ConfigError
 from assay.outcomes import Failed, Outcome, Scored
 from assay.serving.scorer import Sample, Scorer
 from assay.tasks import PotentialTask
-from services.verifier.judges.vision_language_model import VisionLanguageModel
 from services.verifier.service import build_scorers
+from services.vision_language.vision_language_model import VisionLanguageModel
 
 NO_LOGPROBS: dict[str, Any] = {"logprobs": None}
 
@@ -204,7 +204,7 @@ def test_slow_answers_end_at_the_deadline(server: OpenAiServer) -> None:
         return JSONResponse(answer)
 
     scorer = _scorers(_config(server))["orm"]
-    scorer._judge._completions._deadline_s = 0.5  # type: ignore[attr-defined]  # loading took longer than that
+    scorer._judge._server._questions._deadline_s = 0.5  # type: ignore[attr-defined]  # loading took longer than that
     server.faults.append(slow)
     began = time.monotonic()
     failed = _failure(scorer.score(_plain(_samples(1)))[0])

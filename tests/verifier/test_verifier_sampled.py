@@ -9,11 +9,11 @@ import torch
 from tiny_verifiers import random_images
 
 from assay.errors import ConfigError
-from services.verifier.answers import Answer
-from services.verifier.inquiry import Inquiry
-from services.verifier.judges.sampled_judge import SampledJudge
-from services.verifier.judges.vision_language_model import VisionLanguageModel
 from services.verifier.readings import SAMPLED
+from services.verifier.sampled_judge import SampledJudge
+from services.vision_language.answers import Answer
+from services.vision_language.inquiry import Inquiry
+from services.vision_language.vision_language_model import VisionLanguageModel
 
 QUESTIONS = ("<image> Is this a kite?", "And an apple?")
 
@@ -25,7 +25,7 @@ def vlm(llava_folder: Path) -> VisionLanguageModel:
 
 def _ask(judge: SampledJudge, num_turns: int, seed: int = 0) -> tuple[Answer, ...]:
     torch.manual_seed(seed)
-    (answers,) = judge.ask([Inquiry(random_images(1)[0], QUESTIONS[:num_turns])])
+    (answers,) = judge.ask([Inquiry((random_images(1)[0],), QUESTIONS[:num_turns])])
     assert isinstance(answers, tuple)
     return answers
 
@@ -64,7 +64,7 @@ def test_top_p_saturates_confidences(vlm: VisionLanguageModel, monkeypatch: pyte
 
 def test_a_penalty_of_the_models_configuration_does_not_reach_the_first_token(vlm: VisionLanguageModel) -> None:
     """The question itself holds both words; the published code passes embeddings, which no penalty looks at."""
-    inquiry = Inquiry(random_images(1)[0], ("<image> Is this a kite? Answer yes or no.",))
+    inquiry = Inquiry((random_images(1)[0],), ("<image> Is this a kite? Answer yes or no.",))
     judge = SampledJudge(vlm, "yes", "no")
     before = judge.ask([inquiry])[0][0].components  # type: ignore[index]
     vlm.model.generation_config.repetition_penalty = 5.0

@@ -24,9 +24,9 @@ from assay.questions import QUESTION_FILES
 from assay.serving.scorer import Sample, Scorer
 from assay.tasks import GenEvalTask, ObjectClause, OutcomeTask, PotentialTask, SpatialTask, Task
 from assay.testing import serve_in_background
-from services.verifier.answers import probability
 from services.verifier.config import read_config
 from services.verifier.service import build_scorers
+from services.vision_language.answers import probability
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "services").glob("verifier*.yaml"))
@@ -81,6 +81,17 @@ def test_shipped_configurations_are_valid(path: Path) -> None:
         ({"scorers": []}, "scorers = []"),
         ({"temperature": 0.5}, "temperature does not go with protocol = 'logits'"),
         ({"protocol": "sampled", "answers": {"forms": "exact"}}, "answers.forms does not go with protocol = 'sampled'"),
+        (
+            {
+                "protocol": "sampled",
+                "backend": {"name": "transformers", "model": "x", "max_images_per_pass": 4},
+            },
+            "backend.max_images_per_pass does not go with protocol = 'sampled', which takes one image at a time",
+        ),
+        (
+            {"backend": {"name": "openai", "base_url": "http://x", "model": "y", "extra_body": {"temperature": 2}}},
+            "backend.extra_body = {'temperature': 2}: Value error, temperature is set by the service itself; allowed",
+        ),
         (
             {"protocol": "sampled", "backend": {"name": "openai", "base_url": "http://x", "model": "y"}},
             "protocol = 'sampled' does not go with backend.name = 'openai'",

@@ -3,6 +3,7 @@ Idefics3's, saved as they lie on the hub; of LLaVA-OneVision's, Qwen2.5-VL's and
 with torchvision, in memory and with a processor that knows no videos.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from transformers import (
 from assay.questions import QUESTION_FILES
 from miniature.tokenizer import build_chat_tokenizer
 from miniature.vlm import build_vlm, save_vlm
-from services.verifier.judges.vision_language_model import VisionLanguageModel
+from services.vision_language.vision_language_model import VisionLanguageModel
 
 TEXTS = [path.read_text() for path in sorted(QUESTION_FILES.glob("*.txt"))]
 _QWEN_VISION = {
@@ -57,10 +58,20 @@ def random_images(count: int, seed: int = 0, size: tuple[int, int] = (64, 64)) -
     return images
 
 
-def save_llava(folder: Path) -> Path:
-    """The miniature's model, smaller."""
-    model, processor = build_vlm(TEXTS, width=64, text_layers=2, vision_width=64, vision_layers=2)
-    _lean_to(["yes", "no"], _sharpened(model), processor)
+def save_llava(folder: Path, *, leans: bool = True, texts: Sequence[str] = ()) -> Path:
+    """The miniature's model, smaller.
+
+    Args:
+        folder: where to.
+        leans: whether yes and no are what it wants to say.
+        texts: whose words are tokens, too.
+    """
+    model, processor = build_vlm([*TEXTS, *texts], width=64, text_layers=2, vision_width=64, vision_layers=2)
+    _sharpened(model)
+    if not leans:
+        _sharpened(model)
+    if leans:
+        _lean_to(["yes", "no"], model, processor)
     return save_vlm(folder, model, processor)
 
 

@@ -11,8 +11,8 @@ from tiny_verifier import PROMPT, QUESTIONS, outcome, progress, save_picture, sa
 from transformers import AutoProcessor
 
 from assay.errors import ConfigError
-from services.verifier.inquiry import Inquiry
-from services.verifier.judges.vision_language_model import VisionLanguageModel
+from services.vision_language.inquiry import Inquiry
+from services.vision_language.vision_language_model import VisionLanguageModel
 from trainer.vlm.collator import IGNORED, AnswerCollator, moved
 from trainer.vlm.conversations import Conversation, read_conversations
 from trainer.vlm.rendering import Renderer
@@ -68,9 +68,9 @@ def test_the_model_reads_in_training_what_it_reads_when_it_is_asked(
     for index, turns in asked.items():
         pixels = np.asarray(Image.open(conversations[index].images[0]))
         for turn in range(1, len(turns) + 1):
-            text = served.conversation(Inquiry(pixels, turns), turn)
+            text = served.conversation(Inquiry((pixels,), turns), turn)
             assert next(questions).text == text
-            inputs = served.inputs([text], [pixels])
+            inputs = served.inputs([text], [[pixels]])
             length = inputs["input_ids"].shape[1]
             assert torch.equal(batch["input_ids"][index, :length], inputs["input_ids"][0])
             assert batch["labels"][index, length] != IGNORED

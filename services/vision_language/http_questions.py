@@ -1,4 +1,4 @@
-"""One question to an OpenAI-compatible server: ask until it is answered, refused, or too late.
+"""One question to a server that takes and gives JSON: ask until it is answered, refused, or too late.
 
 Only what may be over the next moment is tried again: lost connections, 429 and 503. All attempts at a question share
 one deadline. What a server writes when it fails goes to the log; callers learn its status alone.
@@ -13,15 +13,13 @@ from typing import Any
 
 import httpx
 
-from services.verifier.judges.top_logprobs import ListedToken
-
-logger = logging.getLogger("assay.verifier")
+logger = logging.getLogger("assay.vision_language")
 
 _LATER = (429, 503)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
 
 
-class CompletionError(Exception):
+class UnansweredError(Exception):
     """A question got no answer. `code` and `reason` are those of `assay.outcomes.Failed`."""
 
     def __init__(self, code: str, reason: str, message: str) -> None:
@@ -30,11 +28,11 @@ class CompletionError(Exception):
         self.reason = reason
 
 
-class Completions:
-    """The `/chat/completions` of a server. Use it from one event loop.
+class HttpQuestions:
+    """A path of a server to which questions are posted. Use it from one event loop.
 
     Args:
-        base_url: up to and with `/v1`.
+        url: of that path.
         api_key: sent as a bearer token; None sends none.
         deadline_s: seconds for one question, all attempts together.
         max_attempts: at one question.
@@ -42,9 +40,9 @@ class Completions:
     """
 
     def __init__(
-        self, base_url: str, api_key: str | None, *, deadline_s: float, max_attempts: int, max_concurrency: int
+        self, url: str, api_key: str | None, *, deadline_s: float, max_attempts: int, max_concurrency: int
     ) -> None:
-        self._url = f"{base_url.rstrip('/')}/chat/completions"
+        self._url = url
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         limits = httpx.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency)
         # Questions end by the deadline below; httpx's own time-outs count single reads.
@@ -57,14 +55,14 @@ class Completions:
         """The server's answer, a JSON object.
 
         Raises:
-            CompletionError: there is none.
+            UnansweredError: there is none.
         """
         async with self._free:
             try:
                 async with asyncio.timeout(self._deadline_s):
                     return await self._attempt_all(body)
             except TimeoutError:
-                raise CompletionError(
+                raise UnansweredError(
                     "DEADLINE_EXCEEDED", "JUDGE_TOO_SLOW", f"the judge's server took more than {self._deadline_s} s"
                 ) from None
 
@@ -83,39 +81,24 @@ class Completions:
             logger.info("%s (attempt %d of %d)", problem, attempt, self._max_attempts)
             if attempt < self._max_attempts:
                 await asyncio.sleep(pause_s)
-        raise CompletionError("UNAVAILABLE", "JUDGE_UNAVAILABLE", f"{problem}, {self._max_attempts} times")
-
-
-def listed_tokens(completion: Mapping[str, Any]) -> list[ListedToken]:
-    """The tokens that a completion lists for the first place of its first choice; none if it lists none.
-
-    Raises:
-        CompletionError: it is no chat completion.
-    """
-    try:
-        logprobs = completion["choices"][0].get("logprobs")
-        content = (logprobs or {}).get("content") or [{}]
-        return [ListedToken(one["token"], float(one["logprob"])) for one in content[0].get("top_logprobs") or []]
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        logger.warning("not a chat completion: %.500s", completion)
-        raise CompletionError("INTERNAL", "JUDGE_UNREADABLE", "the judge's answer is no chat completion") from error
+        raise UnansweredError("UNAVAILABLE", "JUDGE_UNAVAILABLE", f"{problem}, {self._max_attempts} times")
 
 
 def _read(response: httpx.Response) -> dict[str, Any]:
     if response.status_code != 200:
         logger.warning("the judge's server answered %d: %.500s", response.status_code, response.text)
-        raise CompletionError(
+        raise UnansweredError(
             "INTERNAL",
             "JUDGE_REFUSED",
             f"the judge's server answered {response.status_code}; the log says why",
         )
     try:
         answer = response.json()
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         logger.warning("the judge's server answered no JSON: %.500s", response.text)
-        raise CompletionError("INTERNAL", "JUDGE_UNREADABLE", "the judge's answer is no JSON") from error
+        raise UnansweredError("INTERNAL", "JUDGE_UNREADABLE", "the judge's answer is no JSON") from error
     if not isinstance(answer, dict):
-        raise CompletionError("INTERNAL", "JUDGE_UNREADABLE", "the judge's answer is no JSON object")
+        raise UnansweredError("INTERNAL", "JUDGE_UNREADABLE", "the judge's answer is no JSON object")
     return answer
 
 

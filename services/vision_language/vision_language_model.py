@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from assay.serving.model_files import ModelLoadError, digest_model, load_complete, locate_model
-from services.verifier.inquiry import Inquiry
+from services.vision_language.inquiry import Inquiry
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _IMAGE_PART = {"type": "image"}
@@ -93,20 +93,31 @@ class VisionLanguageModel:
             processor.chat_template = _read(chat_template)
         return cls(model, processor, affirmation, parts)
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether arithmetic is fine enough for batches not to matter: in half precision the order of a kernel's sums
+        does, and with it what else is in the batch."""
+        return bool(self.model.dtype == torch.float32)
+
     def conversation(self, inquiry: Inquiry, num_turns: int) -> str:
-        """The text up to the answer to turn `num_turns`, with a mark where the image goes."""
-        messages = inquiry.messages(_IMAGE_PART, self._affirmation, num_turns)
+        """The text up to the answer to turn `num_turns`, with a mark where each image goes."""
+        messages = inquiry.messages([_IMAGE_PART] * len(inquiry.images), self._affirmation, num_turns)
         return str(self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a conversation, the image being one."""
+        """Token ids of a conversation, each image being one."""
         return list(self.tokenizer(text, add_special_tokens=self._adds_special_tokens(text))["input_ids"])
 
-    def inputs(self, texts: Sequence[str], images: Sequence[NDArray[Any]]) -> dict[str, torch.Tensor]:
-        """What the model's `forward` takes for conversations about one image each, padded on the left."""
+    def inputs_of(self, inquiries: Sequence[Inquiry], num_turns: int) -> dict[str, torch.Tensor]:
+        """What the model's `forward` takes for the conversations up to the answer to turn `num_turns`."""
+        texts = [self.conversation(inquiry, num_turns) for inquiry in inquiries]
+        return self.inputs(texts, [inquiry.images for inquiry in inquiries])
+
+    def inputs(self, texts: Sequence[str], images: Sequence[Sequence[NDArray[Any]]]) -> dict[str, torch.Tensor]:
+        """What the model's `forward` takes for conversations about some images each, padded on the left."""
         batch = self.processor(
             text=list(texts),
-            images=[[Image.fromarray(image)] for image in images],
+            images=[[Image.fromarray(image) for image in several] for several in images],
             padding=True,
             add_special_tokens=self._adds_special_tokens(texts[0]),
             return_tensors="pt",
@@ -116,6 +127,16 @@ class VisionLanguageModel:
     def special_text(self, text: str) -> str | None:
         """The first special token of the tokenizer that stands in a text; None if none does."""
         return next((token for token in self.tokenizer.all_special_tokens if token in text), None)
+
+    def input_size(self, image: NDArray[Any]) -> tuple[int, int] | None:
+        """(width, height) in pixels to which the processor scales an image before it is cut into patches; None where
+        the processor does not tell, for it tells the grid of patches or nothing."""
+        made = self.processor.image_processor(images=[Image.fromarray(image)], return_tensors="pt")
+        if "image_grid_thw" not in made:
+            return None
+        _, rows, columns = made["image_grid_thw"][0].tolist()
+        patch = self.processor.image_processor.patch_size
+        return columns * patch, rows * patch
 
     def _adds_special_tokens(self, text: str) -> bool:
         """A chat template may have written the token that begins a text, and it must not stand there twice."""

@@ -6,6 +6,7 @@ length, is tried when the judge is made; where the numbers would differ, it goes
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,17 +17,18 @@ from torch import Tensor
 from assay.answer_tokens import AnswerTokens
 from assay.questions import IMAGE
 from assay.serving.model_files import ModelLoadError
-from services.verifier.answers import Answer, answer_from_logits
-from services.verifier.inquiry import Inquiry
-from services.verifier.judges.judge import Answers
-from services.verifier.judges.vision_language_model import VisionLanguageModel
+from services.vision_language.answers import Answer, answer_from_logits
+from services.vision_language.inquiry import Inquiry
+from services.vision_language.judge import Answers
+from services.vision_language.passes import passes
+from services.vision_language.vision_language_model import VisionLanguageModel
 
-logger = logging.getLogger("assay.verifier")
+logger = logging.getLogger("assay.vision_language")
 
 # The margins that one image gets alone and in a batch may differ by this much; in half precision the order in which a
 # kernel sums is worth more than that, and what is wrong with padding or positions is worth far more.
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
-_ERRORS_OF_A_CLASS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
+ERRORS_OF_A_CLASS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 class TransformersJudge:
@@ -38,10 +40,8 @@ class TransformersJudge:
         max_images_per_pass: bounds the memory of one forward pass.
 
     Raises:
-        ModelLoadError: the model's class cannot be asked like this.
+        ModelLoadError: the model's class cannot be asked like this, or what it answers is no number.
     """
-
-    deterministic = True
 
     def __init__(self, vlm: VisionLanguageModel, tokens: AnswerTokens, *, max_images_per_pass: int = 16) -> None:
         self._vlm = vlm
@@ -54,21 +54,24 @@ class TransformersJudge:
     def fingerprint_parts(self) -> dict[str, str]:
         return {**self._vlm.fingerprint_parts, "tokens": repr(self._tokens), "protocol": "logits"}
 
+    @property
+    def deterministic(self) -> bool:
+        return self._vlm.is_exact
+
     def special_text(self, text: str) -> str | None:
         return self._vlm.special_text(text)
 
     def ask(self, inquiries: Sequence[Inquiry]) -> list[Answers]:
-        size = self._max_images_per_pass
         return [
             answers
-            for start in range(0, len(inquiries), size)
-            for answers in self._ask_together(inquiries[start : start + size], self.shares_prefix)
+            for together in passes(inquiries, self._max_images_per_pass)
+            for answers in self._ask_together(together, self.shares_prefix)
         ]
 
     @torch.inference_mode()
     def _ask_together(self, inquiries: Sequence[Inquiry], share: bool) -> list[tuple[Answer, ...]]:
         num_turns = len(inquiries[0].turns)
-        inputs = self._inputs(inquiries, 1)
+        inputs = self._vlm.inputs_of(inquiries, 1)
         outputs = self._forward(inputs, use_cache=share and num_turns > 1)
         answers = [self._read(outputs.logits[:, -1])]
         mask = inputs["attention_mask"]
@@ -76,17 +79,13 @@ class TransformersJudge:
             added = self._added(inquiries, turn) if share else None
             if added is None:
                 share = False
-                outputs = self._forward(self._inputs(inquiries, turn), use_cache=False)
+                outputs = self._forward(self._vlm.inputs_of(inquiries, turn), use_cache=False)
             else:
                 mask = torch.cat([mask, added["attention_mask"]], dim=1)
                 further = {"input_ids": added["input_ids"], "attention_mask": mask}
                 outputs = self._forward(further, use_cache=True, past_key_values=outputs.past_key_values)
             answers.append(self._read(outputs.logits[:, -1]))
         return list(zip(*answers, strict=True))
-
-    def _inputs(self, inquiries: Sequence[Inquiry], num_turns: int) -> dict[str, Tensor]:
-        texts = [self._vlm.conversation(inquiry, num_turns) for inquiry in inquiries]
-        return self._vlm.inputs(texts, [inquiry.image for inquiry in inquiries])
 
     def _added(self, inquiries: Sequence[Inquiry], turn: int) -> dict[str, Tensor] | None:
         """(batch, length) tokens that a turn adds to the conversations before it, padded on the left.
@@ -128,11 +127,16 @@ class TransformersJudge:
         """Compare the short ways with the long one, on two images and conversations of unequal length."""
         pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
         turns = [(f"{IMAGE} yes or no?", "no?"), (f"{IMAGE} yes or no, yes or no, or yes?", "yes or no?")]
-        inquiries = [Inquiry(image, both) for image, both in zip(pixels, turns, strict=True)]
+        inquiries = [Inquiry((image,), both) for image, both in zip(pixels, turns, strict=True)]
         try:
             slow = [self._ask_together([inquiry], share=False)[0] for inquiry in inquiries]
-        except _ERRORS_OF_A_CLASS as error:
+        except ERRORS_OF_A_CLASS as error:
             raise ModelLoadError(f"{self._class_name} does not answer in one forward pass: {error}") from error
+        if not all(math.isfinite(answer.components["margin"]) for answers in slow for answer in answers):
+            raise ModelLoadError(
+                f"{self._class_name} answers with no numbers in {self._vlm.model.dtype}: its activations do not fit; "
+                "allowed: another backend.dtype, e.g. bfloat16 or float32"
+            )
         if not self._agrees(slow, inquiries, share=False):
             logger.warning("%s: batches change its answers; images are judged one by one", self._class_name)
             self._max_images_per_pass = 1
@@ -144,10 +148,11 @@ class TransformersJudge:
     def _agrees(self, slow: list[tuple[Answer, ...]], inquiries: Sequence[Inquiry], share: bool) -> bool:
         try:
             fast = self._ask_together(inquiries, share)
-        except _ERRORS_OF_A_CLASS as error:
+        except ERRORS_OF_A_CLASS as error:
             logger.warning("%s: %s", self._class_name, error)
             return False
         tolerance = TOLERANCES.get(self._vlm.model.dtype, 0.5)
+        # No comparison holds with nan: a batch that gives it does not agree.
         return all(
             abs(a.components["margin"] - b.components["margin"]) <= tolerance
             for one, other in zip(slow, fast, strict=True)

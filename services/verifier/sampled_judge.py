@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from assay.errors import ConfigError
-from services.verifier.answers import Answer
-from services.verifier.inquiry import Inquiry
-from services.verifier.judges.judge import Answers
-from services.verifier.judges.vision_language_model import VisionLanguageModel
+from services.vision_language.answers import Answer
+from services.vision_language.inquiry import Inquiry
+from services.vision_language.judge import Answers
+from services.vision_language.vision_language_model import VisionLanguageModel
 
 
 class SampledJudge:
@@ -78,7 +78,7 @@ class SampledJudge:
 
     @torch.inference_mode()
     def _sample(self, inquiry: Inquiry, num_turns: int) -> Answer:
-        inputs = self._vlm.inputs([self._vlm.conversation(inquiry, num_turns)], [inquiry.image])
+        inputs = self._vlm.inputs_of([inquiry], num_turns)
         generated = self._vlm.model.generate(
             **inputs, **self._sampling, output_scores=True, return_dict_in_generate=True
         )
