@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from assay.outcomes import Detection, Evidence, Failed, Outcome, Scored
     from assay.rewards import RewardBatch, RewardConfig, RewardSet
-    from assay.tasks import GenEvalTask, ObjectClause, OutcomeTask, PotentialTask, SpatialTask, Task
+    from assay.tasks import GenEvalTask, ObjectClause, OutcomeTask, PointingTask, PotentialTask, SpatialTask, Task
 
 _HOMES = {
     "assay.client": ("RewardClient",),
@@ -47,7 +47,15 @@ _HOMES = {
     ),
     "assay.outcomes": ("Detection", "Evidence", "Failed", "Outcome", "Scored"),
     "assay.rewards": ("RewardBatch", "RewardConfig", "RewardSet"),
-    "assay.tasks": ("GenEvalTask", "ObjectClause", "OutcomeTask", "PotentialTask", "SpatialTask", "Task"),
+    "assay.tasks": (
+        "GenEvalTask",
+        "ObjectClause",
+        "OutcomeTask",
+        "PointingTask",
+        "PotentialTask",
+        "SpatialTask",
+        "Task",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -67,6 +75,7 @@ __all__ = [
     "ObjectClause",
     "Outcome",
     "OutcomeTask",
+    "PointingTask",
     "PotentialTask",
     "RequestTooLargeError",
     "RewardBatch",

@@ -80,10 +80,21 @@ class SpatialTask:
     reference: str
 
 
+@dataclass(frozen=True)
+class PointingTask:
+    """Where in the last view is what is asked for? The images are the views and, last, a mask of the query view.
+
+    Args:
+        question: asked instead of the scorer's own if not empty; without marks for images.
+    """
+
+    question: str = ""
+
+
 #: What GenEval's tasks are about (djghosh13/geneval).
 GENEVAL_TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
-Task = GenEvalTask | OutcomeTask | PotentialTask | SpatialTask
+Task = GenEvalTask | OutcomeTask | PotentialTask | SpatialTask | PointingTask
 
 
 def _clause(entry: Mapping[str, Any]) -> ObjectClause:

@@ -10,7 +10,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[i
 
 from assay.outcomes import Detection, Evidence, Failed, Outcome, Scored
 from assay.serving.scorer import Limits, ScorerInfo
-from assay.tasks import GenEvalTask, ObjectClause, OutcomeTask, PotentialTask, SpatialTask, Task
+from assay.tasks import GenEvalTask, ObjectClause, OutcomeTask, PointingTask, PotentialTask, SpatialTask, Task
 from assay.v1 import reward_service_pb2 as pb
 
 ERROR_DOMAIN = "assay"
@@ -22,6 +22,7 @@ TASK_TYPES = {
     "OutcomeTask": pb.TASK_TYPE_OUTCOME,
     "PotentialTask": pb.TASK_TYPE_POTENTIAL,
     "SpatialTask": pb.TASK_TYPE_SPATIAL,
+    "PointingTask": pb.TASK_TYPE_POINTING,
 }
 _TASK_NAMES = {number: name for name, number in TASK_TYPES.items()}
 
@@ -41,6 +42,8 @@ def set_task(item: pb.ScoreItem, task: Task | None) -> None:
             item.spatial.CopyFrom(
                 pb.SpatialTask(subject=task.subject, relation=task.relation, reference=task.reference)
             )
+        case PointingTask():
+            item.pointing.CopyFrom(pb.PointingTask(question=task.question))
         case None:
             pass
 
@@ -61,6 +64,8 @@ def get_task(item: pb.ScoreItem) -> Task | None:
         case "spatial":
             spatial = item.spatial
             return SpatialTask(subject=spatial.subject, relation=spatial.relation, reference=spatial.reference)
+        case "pointing":
+            return PointingTask(question=item.pointing.question)
         case _:
             return None
 

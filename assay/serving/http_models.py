@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from assay.outcomes import Failed
 from assay.serving.rejection import Rejection
-from assay.tasks import GenEvalTask, OutcomeTask, PotentialTask, SpatialTask, Task
+from assay.tasks import GenEvalTask, OutcomeTask, PointingTask, PotentialTask, SpatialTask, Task
 from assay.v1 import reward_service_pb2 as pb
 from assay.wire import FORMATS, PRIORITIES, result_from_proto, set_task
 
@@ -77,7 +77,15 @@ class JsonSpatialTask(_Strict):
         return SpatialTask(self.subject, self.relation, self.reference)
 
 
-JsonTask = JsonGenEvalTask | JsonOutcomeTask | JsonPotentialTask | JsonSpatialTask
+class JsonPointingTask(_Strict):
+    type: Literal["pointing"]
+    question: str = ""
+
+    def to_task(self) -> Task:
+        return PointingTask(self.question)
+
+
+JsonTask = JsonGenEvalTask | JsonOutcomeTask | JsonPotentialTask | JsonSpatialTask | JsonPointingTask
 
 
 class JsonItem(_Strict):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from assay.serving.scorer import HasWarmUpSample, Sample, Scorer
-from assay.tasks import GenEvalTask, ObjectClause, OutcomeTask, PotentialTask, SpatialTask, Task
+from assay.tasks import GenEvalTask, ObjectClause, OutcomeTask, PointingTask, PotentialTask, SpatialTask, Task
 
 SIDE = 64
 _TASKS: dict[str, Task] = {
@@ -11,6 +11,7 @@ _TASKS: dict[str, Task] = {
     "OutcomeTask": OutcomeTask(),
     "PotentialTask": PotentialTask(step=1, num_steps=2),
     "SpatialTask": SpatialTask(subject="apple", relation="left of", reference="dog"),
+    "PointingTask": PointingTask(),
 }
 
 

@@ -35,6 +35,7 @@ class TaskType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_TYPE_OUTCOME: _ClassVar[TaskType]
     TASK_TYPE_POTENTIAL: _ClassVar[TaskType]
     TASK_TYPE_SPATIAL: _ClassVar[TaskType]
+    TASK_TYPE_POINTING: _ClassVar[TaskType]
 PRIORITY_UNSPECIFIED: Priority
 PRIORITY_TRAINING: Priority
 PRIORITY_EVALUATION: Priority
@@ -51,6 +52,7 @@ TASK_TYPE_GENEVAL: TaskType
 TASK_TYPE_OUTCOME: TaskType
 TASK_TYPE_POTENTIAL: TaskType
 TASK_TYPE_SPATIAL: TaskType
+TASK_TYPE_POINTING: TaskType
 
 class ScoreRequest(_message.Message):
     __slots__ = ("scorer", "items", "expected_fingerprint", "priority", "evidence_level")
@@ -67,7 +69,7 @@ class ScoreRequest(_message.Message):
     def __init__(self, scorer: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ScoreItem, _Mapping]]] = ..., expected_fingerprint: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., evidence_level: _Optional[_Union[EvidenceLevel, str]] = ...) -> None: ...
 
 class ScoreItem(_message.Message):
-    __slots__ = ("id", "images", "prompt", "geneval", "outcome", "potential", "spatial")
+    __slots__ = ("id", "images", "prompt", "geneval", "outcome", "potential", "spatial", "pointing")
     ID_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +77,7 @@ class ScoreItem(_message.Message):
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     POTENTIAL_FIELD_NUMBER: _ClassVar[int]
     SPATIAL_FIELD_NUMBER: _ClassVar[int]
+    POINTING_FIELD_NUMBER: _ClassVar[int]
     id: str
     images: _containers.RepeatedCompositeFieldContainer[Image]
     prompt: str
@@ -82,7 +85,8 @@ class ScoreItem(_message.Message):
     outcome: OutcomeTask
     potential: PotentialTask
     spatial: SpatialTask
-    def __init__(self, id: _Optional[str] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., prompt: _Optional[str] = ..., geneval: _Optional[_Union[GenEvalTask, _Mapping]] = ..., outcome: _Optional[_Union[OutcomeTask, _Mapping]] = ..., potential: _Optional[_Union[PotentialTask, _Mapping]] = ..., spatial: _Optional[_Union[SpatialTask, _Mapping]] = ...) -> None: ...
+    pointing: PointingTask
+    def __init__(self, id: _Optional[str] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., prompt: _Optional[str] = ..., geneval: _Optional[_Union[GenEvalTask, _Mapping]] = ..., outcome: _Optional[_Union[OutcomeTask, _Mapping]] = ..., potential: _Optional[_Union[PotentialTask, _Mapping]] = ..., spatial: _Optional[_Union[SpatialTask, _Mapping]] = ..., pointing: _Optional[_Union[PointingTask, _Mapping]] = ...) -> None: ...
 
 class Image(_message.Message):
     __slots__ = ("rgb", "encoded")
@@ -163,6 +167,12 @@ class SpatialTask(_message.Message):
     relation: str
     reference: str
     def __init__(self, subject: _Optional[str] = ..., relation: _Optional[str] = ..., reference: _Optional[str] = ...) -> None: ...
+
+class PointingTask(_message.Message):
+    __slots__ = ("question",)
+    QUESTION_FIELD_NUMBER: _ClassVar[int]
+    question: str
+    def __init__(self, question: _Optional[str] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
     __slots__ = ("results", "scorer_fingerprint", "timing")

@@ -30,6 +30,7 @@ PUBLIC = [
     "ObjectClause",
     "Outcome",
     "OutcomeTask",
+    "PointingTask",
     "PotentialTask",
     "RequestTooLargeError",
     "RewardBatch",

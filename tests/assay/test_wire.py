@@ -11,7 +11,7 @@ from assay.outcomes import Detection, Evidence, Failed, Outcome, Scored
 from assay.prepared import prepare
 from assay.request_bytes import request_bytes
 from assay.serving.scorer import Limits, ScorerInfo
-from assay.tasks import GenEvalTask, ObjectClause, OutcomeTask, PotentialTask, SpatialTask, Task
+from assay.tasks import GenEvalTask, ObjectClause, OutcomeTask, PointingTask, PotentialTask, SpatialTask, Task
 from assay.v1 import reward_service_pb2 as pb
 from assay.wire import (
     get_task,
@@ -33,6 +33,7 @@ tasks = st.one_of(
     st.builds(OutcomeTask, text),
     st.builds(PotentialTask, int32, int32),
     st.builds(SpatialTask, text, text, text),
+    st.builds(PointingTask, text),
     st.none(),
 )
 detections = st.builds(Detection, text, number, st.tuples(number, number, number, number), st.none() | text)
@@ -83,7 +84,9 @@ def test_a_missing_outcome_is_a_failure() -> None:
 
 
 def test_scorer_info_survives_the_wire() -> None:
-    info = ScorerInfo("n", "f", (-1.0, 2.0), False, ("GenEvalTask", "SpatialTask"), Limits(1, 2, 3, 4, 5))
+    info = ScorerInfo(
+        "n", "f", (-1.0, 2.0), False, ("GenEvalTask", "SpatialTask", "PointingTask"), Limits(1, 2, 3, 4, 5)
+    )
     assert info_from_proto(info_to_proto(info)) == info
 
 
