@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -53,6 +53,46 @@ class OpenedPipeline(ABC):
         self._height, self._width = height, width
         self._max_sequence_length = max_sequence_length
         self._autocast_dtype = autocast_dtype
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str,
+        *,
+        height: int,
+        width: int,
+        max_sequence_length: int,
+        device: torch.device | str = "cpu",
+        encoder_dtype: torch.dtype = torch.float32,
+        autocast_dtype: torch.dtype | None = None,
+        weights_dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """Load a hub id or a local folder.
+
+        Args:
+            device: where to.
+            encoder_dtype: of the text encoders, where there are any.
+            weights_dtype: of the transformer; bfloat16 halves the memory. A LoRA's parameters are float32 all the same,
+                and so is the VAE.
+            (the others: see the class)
+
+        Raises:
+            ConfigError: it cannot be found or loaded, or the size does not fit.
+        """
+        return cls(
+            cls.load_pipeline(model, encoder_dtype, weights_dtype).to(device),
+            height=height,
+            width=width,
+            max_sequence_length=max_sequence_length,
+            autocast_dtype=autocast_dtype,
+        )
+
+    @classmethod
+    @abstractmethod
+    def load_pipeline(
+        cls, model: str, encoder_dtype: torch.dtype = torch.float32, weights_dtype: torch.dtype = torch.float32
+    ) -> Any:
+        """The pipeline alone, on the CPU."""
 
     @property
     def transformer(self) -> Any:

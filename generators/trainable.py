@@ -7,7 +7,7 @@ become the transformer's inputs; they call the pipeline's own functions and hold
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,39 +66,6 @@ class TrainableGenerator(OpenedPipeline):
         pipeline.set_progress_bar_config(disable=True)
         for module in (pipeline.vae, pipeline.transformer, *self._text_encoders()):
             module.requires_grad_(False)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        model: str,
-        *,
-        height: int,
-        width: int,
-        max_sequence_length: int,
-        device: torch.device | str = "cpu",
-        encoder_dtype: torch.dtype = torch.float32,
-        autocast_dtype: torch.dtype | None = None,
-        weights_dtype: torch.dtype = torch.float32,
-    ) -> Self:
-        """Load a hub id or a local folder.
-
-        Args:
-            device: where to.
-            encoder_dtype: of the text encoders.
-            weights_dtype: of the transformer; bfloat16 halves the memory. A LoRA's parameters are float32 all the same,
-                and so is the VAE.
-            (the others: see the class)
-
-        Raises:
-            ConfigError: it cannot be found or loaded, or the size does not fit.
-        """
-        return cls(
-            cls.load_pipeline(model, encoder_dtype, weights_dtype).to(device),
-            height=height,
-            width=width,
-            max_sequence_length=max_sequence_length,
-            autocast_dtype=autocast_dtype,
-        )
 
     @classmethod
     def load_pipeline(

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.client import RewardClient
-from assay.errors import ConfigError
+from assay.errors import ConfigError, ServiceFailedError
+from assay.outcomes import Failed, Outcome, Scored
+from pipelines.engine.stage import UnitError
 
 WAIT_FOR_SERVICE_S = 60.0
 
@@ -42,3 +44,22 @@ class ServiceAddress:
             if scorer not in served:
                 raise ConfigError(f"scorer = {scorer!r}; allowed: {', '.join(sorted(served))}")
         return {scorer: served[scorer] for scorer in scorers}
+
+
+def score_of(outcome: Outcome, name: str) -> Scored:
+    """The outcome, if it is a score.
+
+    Args:
+        outcome: of one item.
+        name: of what was judged or of who judged, for the error.
+
+    Raises:
+        UnitError: there will be none.
+        ServiceFailedError: there is none, and there may be one later.
+    """
+    if not isinstance(outcome, Failed):
+        return outcome
+    said = f"{name}: {outcome.code} {outcome.reason}: {outcome.message}"
+    if outcome.code == "INVALID_ARGUMENT":
+        raise UnitError(said)
+    raise ServiceFailedError(said, reason=outcome.reason)

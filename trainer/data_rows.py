@@ -39,11 +39,15 @@ def read_rows(path: Path, image_fields: Sequence[str]) -> list[DataRow]:
         raise ConfigError(f"algorithm.data: file {path} does not exist")
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
         try:
             values = json.loads(line)
-            images = tuple(path.parent / values[field] for field in image_fields)
-            task = _task(values.get("metadata", values))
-            row = DataRow(values["prompt"], images, task)
+            texts = {field: values[field] for field in ("prompt", *image_fields)}
+            if others := [field for field, text in texts.items() if not isinstance(text, str)]:
+                raise TypeError(f"{others[0]} is {texts[others[0]]!r}, not a text")
+            images = tuple(path.parent / texts[field] for field in image_fields)
+            row = DataRow(texts["prompt"], images, _task(values.get("metadata") or values))
         except json.JSONDecodeError as error:
             raise ConfigError(f"algorithm.data: {path}, line {number} is not JSON: {error}") from None
         except (AttributeError, KeyError, TypeError) as error:

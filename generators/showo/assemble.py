@@ -17,6 +17,7 @@ from assay.errors import ConfigError
 from generators.showo.hub_layout import CONFIG_FILE, PICKLE_FILE, SAFETENSORS_FILE
 from generators.showo.pipeline import ShowoPipeline
 
+SOURCES_FILE = "sources.json"
 MODEL_FILES = [CONFIG_FILE, SAFETENSORS_FILE]
 TOKENIZER_FILES = ["tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"]
 
@@ -25,8 +26,9 @@ def assemble(output: Path, transformer: str, vq_model: str, tokenizer: str, max_
     """Fill `output`. What is there already is not downloaded again.
 
     Raises:
-        ConfigError: a part is neither a folder nor on the hub, or holds no weights.
+        ConfigError: a part is neither a folder nor on the hub, or holds no weights; or `output` holds parts of others.
     """
+    _claim(output, {"transformer": transformer, "vq_model": vq_model, "tokenizer": tokenizer})
     for source, name in ((transformer, "transformer"), (vq_model, "vq_model")):
         _fetch(source, output / name, MODEL_FILES)
         if not (output / name / SAFETENSORS_FILE).is_file():
@@ -36,6 +38,20 @@ def assemble(output: Path, transformer: str, vq_model: str, tokenizer: str, max_
     _fetch(tokenizer, output / "tokenizer", TOKENIZER_FILES)
     index = {"_class_name": ShowoPipeline.__name__, "max_sequence_length": max_sequence_length}
     (output / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _claim(output: Path, sources: dict[str, str]) -> None:
+    """Write down what the folder is made of, or check that it is made of that: weights of two sources must not mix."""
+    record = output / SOURCES_FILE
+    if record.is_file():
+        others = json.loads(record.read_text())
+        for name, source in sources.items():
+            if others.get(name) != source:
+                raise ConfigError(f"{output} was made of {name} = {others.get(name)!r}, not {source!r}: choose another")
+    elif any((output / name).exists() for name in sources):
+        raise ConfigError(f"{output} holds a model, and does not say of what it was made: choose another")
+    output.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(sources, indent=2) + "\n")
 
 
 def _fetch(source: str, folder: Path, patterns: list[str]) -> None:

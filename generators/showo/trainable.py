@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,38 +72,17 @@ class ShowoGenerator(OpenedPipeline):
             module.requires_grad_(False)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        model: str,
-        *,
-        height: int,
-        width: int,
-        max_sequence_length: int,
-        device: torch.device | str = "cpu",
-        encoder_dtype: torch.dtype = torch.float32,
-        autocast_dtype: torch.dtype | None = None,
-        weights_dtype: torch.dtype = torch.float32,
-    ) -> Self:
-        """Load a folder as `generators.showo.assemble` makes it, or one like it on the hub.
+    def load_pipeline(
+        cls, model: str, encoder_dtype: torch.dtype = torch.float32, weights_dtype: torch.dtype = torch.float32
+    ) -> ShowoPipeline:
+        """A folder as `generators.showo.assemble` makes it, or one like it on the hub.
 
         Args:
-            device: where to.
             encoder_dtype: not used: Show-o reads texts itself.
-            weights_dtype: of the transformer; float32 where all of it is to be trained.
-            (the others: see the class)
-
-        Raises:
-            ConfigError: it cannot be found or loaded, or the size does not fit.
         """
         folder = locate_model(model)
         assert folder is not None
-        return cls(
-            ShowoPipeline.from_pretrained(folder, dtype=weights_dtype).to(device),
-            height=height,
-            width=width,
-            max_sequence_length=max_sequence_length,
-            autocast_dtype=autocast_dtype,
-        )
+        return ShowoPipeline.from_pretrained(folder, dtype=weights_dtype)
 
     @property
     def result(self) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from pipelines.best_of_n.settings import BestOfNSettings
 from pipelines.engine.unit import Unit, stable_seed
 from pipelines.evaluate.prompts import PromptLine
+from pipelines.pipeline_arguments import pipeline_arguments
 
 STAGE = "best-of-n"
 
@@ -39,7 +40,7 @@ def _unit(line: PromptLine, settings: BestOfNSettings, model_digest: str, finger
         "seed": settings.seed,
         "keep_candidates": settings.keep_candidates,
         "reward_model": settings.reward_model,
-        **pipeline_arguments(settings),
+        **sampling_arguments(settings),
     }
     if settings.reward_model != "none":
         inputs |= {"num_candidates": settings.search_num, "verifier": dict(fingerprints)}
@@ -55,14 +56,8 @@ def _unit(line: PromptLine, settings: BestOfNSettings, model_digest: str, finger
     )
 
 
-def pipeline_arguments(settings: BestOfNSettings) -> dict[str, Any]:
-    """What the pipeline is called with, under diffusers' names; None is left to the pipeline."""
-    arguments = {
-        "num_inference_steps": settings.generation_timesteps,
-        "guidance_scale": settings.guidance_scale,
-        "height": settings.height,
-        "width": settings.width,
-        "max_sequence_length": settings.max_sequence_length,
-    }
+def sampling_arguments(settings: BestOfNSettings) -> dict[str, Any]:
+    """See `pipelines.pipeline_arguments`; for Show-o with `temperature_carry` besides."""
+    arguments = pipeline_arguments(settings, settings.generation_timesteps)
     # A pipeline of diffusers would not know it.
     return {**arguments, "temperature_carry": True} if settings.temperature_carry else arguments

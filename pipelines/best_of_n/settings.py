@@ -118,15 +118,15 @@ class BestOfNSettings(BatchSettings):
         """The one that chooses; None where nobody does."""
         return None if self.reward_model == "none" else self.verifiers[self.reward_model]
 
-    @field_validator("reward_model", "dpo_model", mode="before")
-    @classmethod
-    def _empty_is_none(cls, value: object) -> object:
-        return value or None
-
     @field_validator("reward_model", mode="before")
     @classmethod
     def _nobody(cls, value: object) -> object:
-        return "none" if value is None else value
+        return value or "none"
+
+    @field_validator("dpo_model", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return value or None
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "BestOfNSettings":

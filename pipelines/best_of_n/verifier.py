@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.client import RewardClient
-from assay.errors import ServiceFailedError
-from assay.outcomes import Failed, Outcome
+from assay.outcomes import Scored
 from assay.tasks import OutcomeTask, PotentialTask, Task
 from pipelines.best_of_n.settings import VerifierSettings
-from pipelines.engine.stage import UnitError
+from pipelines.reward_service import score_of
 
 Picture = NDArray[np.uint8]
 
@@ -77,11 +76,11 @@ class Verifier:
         pictures: Sequence[Picture],
         metadata: Mapping[str, Any],
         task: Task | Mapping[str, Any],
-    ) -> list[Any]:
+    ) -> list[Scored]:
         if not pictures:
             return []
         self.asked[question] += len(pictures)
-        outcomes: list[Outcome] = self._client.score(
+        outcomes = self._client.score(
             list(pictures),
             scorer=scorer,
             prompts=[metadata["prompt"]] * len(pictures),
@@ -89,10 +88,4 @@ class Verifier:
             expected_fingerprint=self._fingerprints[scorer],
             priority="batch",
         )
-        for outcome in outcomes:
-            if isinstance(outcome, Failed):
-                said = f"{scorer}: {outcome.code} {outcome.reason}: {outcome.message}"
-                if outcome.code == "INVALID_ARGUMENT":
-                    raise UnitError(said)
-                raise ServiceFailedError(said, reason=outcome.reason)
-        return list(outcomes)
+        return [score_of(outcome, scorer) for outcome in outcomes]

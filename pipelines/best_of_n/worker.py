@@ -19,7 +19,7 @@ from generators.precision import weights_dtype
 from generators.showo.pipeline import ShowoPipeline
 from generators.text_to_image import TextToImage, load_pipeline
 from pipelines.best_of_n.outcome import Choice, OutcomeSearch
-from pipelines.best_of_n.plan import candidate_seed, pipeline_arguments
+from pipelines.best_of_n.plan import candidate_seed, sampling_arguments
 from pipelines.best_of_n.potential import PotentialSearch
 from pipelines.best_of_n.settings import BestOfNSettings
 from pipelines.best_of_n.verifier import Verifier
@@ -126,7 +126,7 @@ class LoadBestOfNWorker:
             return BestOfNWorker(search, verifier)
         # 0, unknown, where neither the run nor the model's folder says it.
         num_steps = settings.generation_timesteps or int(pipeline.config.get("num_inference_steps") or 0)
-        model = TextToImage(pipeline, pipeline_arguments(settings))
+        model = TextToImage(pipeline, sampling_arguments(settings))
         return BestOfNWorker(
             OutcomeSearch(model, verifier, num_steps, settings.batch_size, settings.temperature_carry), verifier
         )

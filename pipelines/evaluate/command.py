@@ -14,12 +14,13 @@ from pipelines.engine.stage import Stage
 from pipelines.engine.unit import Unit
 from pipelines.evaluate import image_worker, score_worker
 from pipelines.evaluate.image_folder import read_image_folder
-from pipelines.evaluate.plan import pipeline_arguments, plan_generated, plan_given
+from pipelines.evaluate.plan import plan_generated, plan_given
 from pipelines.evaluate.prompts import read_prompt_lines
 from pipelines.evaluate.results import read_results
 from pipelines.evaluate.settings import EvaluateSettings
 from pipelines.evaluate.summary import JOB, write_summary
 from pipelines.model_digest import digest_model
+from pipelines.pipeline_arguments import pipeline_arguments
 from pipelines.reward_service import ServiceAddress
 
 
@@ -65,5 +66,9 @@ def plan(settings: EvaluateSettings, fingerprint: str) -> list[Unit]:
 
 def _image_loader(settings: EvaluateSettings) -> image_worker.LoadPromptImageWorker:
     return image_worker.LoadPromptImageWorker(
-        str(settings.model), settings.lora, pipeline_arguments(settings), settings.batch_size, settings.dtype
+        str(settings.model),
+        settings.lora,
+        pipeline_arguments(settings, settings.num_steps),
+        settings.batch_size,
+        settings.dtype,
     )

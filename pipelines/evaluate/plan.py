@@ -11,6 +11,7 @@ from pipelines.evaluate import image_worker, score_worker
 from pipelines.evaluate.image_folder import PromptImages
 from pipelines.evaluate.prompts import PromptLine
 from pipelines.evaluate.settings import EvaluateSettings
+from pipelines.pipeline_arguments import pipeline_arguments
 
 VARIANT = "geneval"
 
@@ -42,7 +43,7 @@ def _images(line: PromptLine, settings: EvaluateSettings, model_digest: str) -> 
         "num_images": settings.num_images,
         "seed": settings.seed,
         "dtype": settings.dtype,
-        **pipeline_arguments(settings),
+        **pipeline_arguments(settings, settings.num_steps),
     }
     return _unit(line, image_worker.STAGE, "images", inputs, {}, ())
 
@@ -83,17 +84,6 @@ def _digest_if_readable(path: Path) -> str | None:
         return digest_file(path)
     except OSError:  # the unit says so when it comes to it
         return None
-
-
-def pipeline_arguments(settings: EvaluateSettings) -> dict[str, Any]:
-    """What the pipeline is called with, under diffusers' names; None is left to the pipeline."""
-    return {
-        "num_inference_steps": settings.num_steps,
-        "guidance_scale": settings.guidance_scale,
-        "height": settings.height,
-        "width": settings.width,
-        "max_sequence_length": settings.max_sequence_length,
-    }
 
 
 def _name(line: PromptLine) -> str:

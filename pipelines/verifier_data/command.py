@@ -14,10 +14,11 @@ from generators.text_to_image import locate_model
 from pipelines.engine.job import Job, run_job
 from pipelines.engine.stage import Stage
 from pipelines.model_digest import digest_model
+from pipelines.pipeline_arguments import pipeline_arguments
 from pipelines.reward_service import ServiceAddress
 from pipelines.verifier_data import draw_worker, label_worker
 from pipelines.verifier_data.derivation import Derivation
-from pipelines.verifier_data.plan import pipeline_arguments, plan_units, read_prompts
+from pipelines.verifier_data.plan import plan_units, read_prompts
 from pipelines.verifier_data.settings import VerifierDataSettings
 from pipelines.verifier_data.summary import JOB, write_summary
 
@@ -43,7 +44,7 @@ def verifier_data(config: Path | None, overrides: Sequence[str]) -> int:
     load = draw_worker.LoadDrawWorker(
         model,
         settings.lora,
-        pipeline_arguments(settings),
+        pipeline_arguments(settings, settings.num_steps),
         settings.temperature,
         settings.steps,
         settings.batch_size,

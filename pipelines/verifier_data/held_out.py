@@ -24,10 +24,15 @@ def split(candidates: Sequence[Candidate], settings: DerivationSettings) -> tupl
 
 def is_held_out(candidate: Candidate, settings: DerivationSettings) -> bool:
     """Whether a candidate is measured on. Prompts of the same words are one prompt, wherever they stand."""
-    identity: tuple[int | str, ...] = (" ".join(candidate.prompt.casefold().split()),)
+    identity: tuple[int | str, ...] = (" ".join(words_of(candidate.prompt)),)
     if settings.split_by == "seed":
         identity = (candidate.item, candidate.number)
     return share_of("held out", settings.split_seed, *identity) < settings.held_out
+
+
+def words_of(prompt: str) -> tuple[str, ...]:
+    """By which prompts are the same: case and the space between words do not count."""
+    return tuple(prompt.casefold().split())
 
 
 def share_of(*identity: int | str) -> float:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from assay.client import RewardClient
-from assay.errors import ServiceFailedError
-from assay.outcomes import Failed, Outcome
+from assay.outcomes import Outcome
 from pipelines.engine.stage import UnitError, Workplace
 from pipelines.engine.unit import Unit
-from pipelines.reward_service import ServiceAddress
+from pipelines.reward_service import ServiceAddress, score_of
 from pipelines.verifier_data import draw_worker
 
 STAGE = "label"
@@ -61,18 +60,14 @@ def _label(outcome: Outcome, inputs: Any, file: str) -> dict[str, Any]:
         ServiceFailedError: there is no score, and there may be one later.
         UnitError: there will be none, or the scorer does not say yes or no.
     """
-    if isinstance(outcome, Failed):
-        said = f"{file}: {outcome.code} {outcome.reason}: {outcome.message}"
-        if outcome.code == "INVALID_ARGUMENT":
-            raise UnitError(said)
-        raise ServiceFailedError(said, reason=outcome.reason)
-    value = outcome.components.get(inputs["component"])
+    scored = score_of(outcome, file)
+    value = scored.components.get(inputs["component"])
     if value not in (0.0, 1.0):
         raise UnitError(
             f"component = {inputs['component']!r} of scorer {inputs['scorer']!r} is {value}; a label is 0 or 1; it has "
-            f"{', '.join(sorted(outcome.components))}"
+            f"{', '.join(sorted(scored.components))}"
         )
-    return {"label": "yes" if value == 1.0 else "no", "components": dict(outcome.components)}
+    return {"label": "yes" if value == 1.0 else "no", "components": dict(scored.components)}
 
 
 @dataclass(frozen=True)

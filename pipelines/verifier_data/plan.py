@@ -9,7 +9,9 @@ from typing import Any
 
 from pipelines.engine.unit import Unit
 from pipelines.evaluate.prompts import PromptLine, read_prompt_lines
+from pipelines.pipeline_arguments import pipeline_arguments
 from pipelines.verifier_data import draw_worker, label_worker
+from pipelines.verifier_data.held_out import words_of
 from pipelines.verifier_data.settings import VerifierDataSettings
 
 VARIANT = "verifier-data"
@@ -23,9 +25,9 @@ def read_prompts(path: Path, exclude: Iterable[Path]) -> tuple[list[PromptLine],
     Raises:
         ConfigError: a file is missing or empty.
     """
-    taken = {_words(line.prompt) for file in exclude for line in read_prompt_lines(file)}
+    taken = {words_of(line.prompt) for file in exclude for line in read_prompt_lines(file)}
     lines = read_prompt_lines(path)
-    kept = [line for line in lines if line.problem is not None or _words(line.prompt) not in taken]
+    kept = [line for line in lines if line.problem is not None or words_of(line.prompt) not in taken]
     return kept, len(lines) - len(kept)
 
 
@@ -58,7 +60,7 @@ def _drawing(line: PromptLine, settings: VerifierDataSettings, model_digest: str
         "steps": settings.steps,
         "temperature": settings.temperature,
         "seed": settings.seed,
-        **pipeline_arguments(settings),
+        **pipeline_arguments(settings, settings.num_steps),
     }
     return _unit(line, draw_worker.STAGE, "images", inputs, ())
 
@@ -66,18 +68,3 @@ def _drawing(line: PromptLine, settings: VerifierDataSettings, model_digest: str
 def _unit(line: PromptLine, stage: str, folder: str, inputs: dict[str, Any], needs: tuple[Unit, ...]) -> Unit:
     item = f"{line.index:05d}"
     return Unit(item, VARIANT, stage, f"{folder}/{item}", inputs, {"problem": line.problem}, needs)
-
-
-def pipeline_arguments(settings: VerifierDataSettings) -> dict[str, Any]:
-    """What the pipeline is called with, under diffusers' names; None is left to the pipeline."""
-    return {
-        "num_inference_steps": settings.num_steps,
-        "guidance_scale": settings.guidance_scale,
-        "height": settings.height,
-        "width": settings.width,
-        "max_sequence_length": settings.max_sequence_length,
-    }
-
-
-def _words(prompt: str) -> tuple[str, ...]:
-    return tuple(prompt.casefold().split())

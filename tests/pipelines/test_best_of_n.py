@@ -369,3 +369,12 @@ def test_the_command_takes_the_flags_that_users_know(flags: list[str], tmp_path:
     folder = tmp_path / "out" / "elsewhere_orm_zs_dpo_iter"
     assert sorted(path.name for path in folder.glob("0*")) == ["00000", "00001"]
     assert json.loads((folder / "00001/metadata.jsonl").read_text()) == {"prompt": "a photo of a kite"}
+
+
+@pytest.mark.parametrize("nobody", ["", None, "none"])
+def test_an_empty_name_is_nobody(nobody: str | None) -> None:
+    """As the scripts that users know pass `--reward_model ""`."""
+    settings = BestOfNSettings.model_validate(
+        {"model": "m", "metadata_file": "p.jsonl", "reward_model": nobody, "dpo_model": ""}
+    )
+    assert (settings.reward_model, settings.dpo_model, settings.variant) == ("none", None, "m")

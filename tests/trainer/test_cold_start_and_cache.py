@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from redness import Redness
 from safetensors.torch import load_file
 from whole_runs import start_run
@@ -209,13 +210,24 @@ def test_a_cache_of_another_model_is_not_read(tmp_path: Path, tiny_generator: SD
         ("{", r"line 1 is not JSON"),
         ('{"prompt": "x"}', r"line 1 must have the fields prompt, image: 'image'"),
         ('{"prompt": "x", "image": "none.png"}', r"line 1: .*none.png does not exist"),
-        ("", r"has no line"),
+        ('{"prompt": 3, "image": "none.png"}', r"line 1 must have .*: prompt is 3, not a text"),
+        ('{"prompt": "x", "image": ["a.png"]}', r"line 1 must have .*: image is \['a.png'\], not a text"),
+        ('{"prompt": "x", "image": "none.png", "metadata": "a"}', r"line 1 must have"),
+        ("[1]", r"line 1 must have"),
+        ("\n \n", r"has no line"),
     ],
 )
 def test_broken_data_is_named_by_line_and_field(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "data.jsonl").write_text(line)
     with pytest.raises(ConfigError, match=message):
         read_rows(tmp_path / "data.jsonl", ["image"])
+
+
+def test_a_line_without_a_task_and_an_empty_line_are_no_faults(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "data.jsonl").write_text('{"prompt": "x", "image": "a.png", "metadata": null}\n\n')
+    (row,) = read_rows(tmp_path / "data.jsonl", ["image"])
+    assert (row.prompt, row.images, row.task) == ("x", (tmp_path / "a.png",), None)
 
 
 def test_a_picture_that_cannot_be_read_stops_with_its_name(tmp_path: Path, tiny_model: Path) -> None:

@@ -11,7 +11,6 @@ epochs; the policy that samples is the learner, or the reference.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import numpy as np
@@ -22,11 +21,10 @@ from pydantic import Field
 from torch import Tensor
 
 from generators.embeddings import PromptEmbeddings
-from trainer.algorithms.algorithm import AdaptedModel, Algorithm, TrainingBatch
+from trainer.algorithms.algorithm import AdaptedModel, TrainingBatch
 from trainer.algorithms.forward_process import ForwardProcess, ForwardProcessConfig, noised, squared_error
-from trainer.algorithms.pairs import PairsConfig, best_and_worst, micro_batches
+from trainer.algorithms.pairs import PairsAlgorithm, PairsConfig, best_and_worst, micro_batches
 from trainer.metric_sums import MetricSums
-from trainer.policy_copy import PolicyCopy
 from trainer.rollout import Rollout
 
 
@@ -37,31 +35,26 @@ class DpoConfig(ForwardProcessConfig, PairsConfig):
     beta: float = Field(100.0, gt=0)
 
 
-class Dpo(Algorithm):
+class Dpo(PairsAlgorithm):
     """DPO on pairs of clean latents.
 
     Args:
         config: the algorithm's settings.
         model: the policy.
-        parameters: the trained parameters, for the reference's copy.
+        parameters: the trained parameters; see `PairsAlgorithm`.
         guidance_scale: for models that embed it.
     """
 
     def __init__(
         self, config: DpoConfig, model: AdaptedModel, parameters: list[torch.nn.Parameter], guidance_scale: float
     ) -> None:
-        super().__init__()
+        super().__init__(config, parameters)
         self._config = config
         self._process = ForwardProcess(config, model, guidance_scale)
-        self._reference = PolicyCopy(parameters)
-        self.copies["reference"] = self._reference
 
     @property
     def passes(self) -> int:
         return self._config.noise_draws
-
-    def behaviour(self) -> AbstractContextManager[None]:
-        return self._reference.in_place() if self._config.sample_with == "reference" else nullcontext()
 
     def batches(self, rollouts: Sequence[Rollout], advantages: NDArray[np.float64]) -> list[TrainingBatch]:
         """A pair for each group; one of a group without a best and a worst has weight 0."""
@@ -80,11 +73,6 @@ class Dpo(Algorithm):
             loss = -F.logsigmoid(inside)
             metrics.add(kept, loss=loss, implicit_accuracy=(inside > 0).float(), margin=worse - better)
             yield (loss * kept).sum()
-
-    def after_epoch(self, epoch: int) -> None:
-        every = self._config.reference_update_epochs
-        if every is not None and epoch % every == 0:
-            self._reference.follow(0.0)
 
     def _errors(self, better: Tensor, worse: Tensor, sigma: Tensor, noise: Tensor, prompts: PromptEmbeddings) -> Tensor:
         """(2 * pairs,) flow-matching errors, first those of the better images."""

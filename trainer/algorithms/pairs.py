@@ -5,6 +5,7 @@ all equal gives none.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,8 @@ from pydantic import Field
 
 from assay.config import ConfigModel
 from generators.embeddings import PromptEmbeddings
-from trainer.algorithms.algorithm import TrainingBatch
+from trainer.algorithms.algorithm import Algorithm, TrainingBatch
+from trainer.policy_copy import PolicyCopy
 from trainer.rollout import Rollout
 
 
@@ -27,6 +29,30 @@ class PairsConfig(ConfigModel):
     sample_with: Literal["policy", "reference"] = Field("policy", description="who draws the rollouts")
     reference_update_epochs: int | None = Field(None, ge=1, description="None: the reference stays as it started")
     micro_batch_pairs: int = Field(8, ge=1, description="pairs trained on at once, per process")
+
+
+class PairsAlgorithm(Algorithm):
+    """Learns from pairs, against a reference that may follow the policy.
+
+    Args:
+        config: the algorithm's settings.
+        parameters: the trained parameters, for the reference's copy: with a LoRA that is the model without it, at
+            first, and else the whole model as it was.
+    """
+
+    def __init__(self, config: PairsConfig, parameters: list[torch.nn.Parameter]) -> None:
+        super().__init__()
+        self._pairs = config
+        self._reference = PolicyCopy(parameters)
+        self.copies["reference"] = self._reference
+
+    def behaviour(self) -> AbstractContextManager[None]:
+        return self._reference.in_place() if self._pairs.sample_with == "reference" else nullcontext()
+
+    def after_epoch(self, epoch: int) -> None:
+        every = self._pairs.reference_update_epochs
+        if every is not None and epoch % every == 0:
+            self._reference.follow(0.0)
 
 
 def best_and_worst(rollouts: Sequence[Rollout], advantages: NDArray[np.float64]) -> list[TrainingBatch]:

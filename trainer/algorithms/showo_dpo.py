@@ -8,7 +8,8 @@ An image hidden in part by a mask M has the log-probability L(x) = sum over M of
 the loss is -log sigmoid(beta D), to which `sft_weight` adds the mean cross-entropy of the better image's hidden codes.
 The mean over masks stands inside the sigmoid, where it makes D itself less noisy (as in VRPO, arXiv 2505.19223).
 
-What differs from the published training, each to be had back by a switch of `compat`:
+What differs from the published loss, each to be had back by a switch of `compat` (what else differs of the training
+has none, and is listed in docs/show_o_training.md):
 
 - Both images of a pair are hidden in the same places, under the same prompt. Drawn apart, 200 hidden tokens of one may
   stand against 20 of the other, and D has the chance of both draws in it.
@@ -18,7 +19,6 @@ What differs from the published training, each to be had back by a switch of `co
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Literal
 
@@ -31,12 +31,11 @@ from torch import Tensor
 
 from assay.config import ConfigModel
 from generators.embeddings import PromptEmbeddings
-from trainer.algorithms.algorithm import Algorithm, TrainingBatch
+from trainer.algorithms.algorithm import TrainingBatch
 from trainer.algorithms.guidance import GuidanceConfig, pair_weights
 from trainer.algorithms.masked_tokens import MaskDraws, MaskedModel, MaskedTokensConfig, draw
-from trainer.algorithms.pairs import PairsConfig, best_and_worst, micro_batches
+from trainer.algorithms.pairs import PairsAlgorithm, PairsConfig, best_and_worst, micro_batches
 from trainer.metric_sums import MetricSums
-from trainer.policy_copy import PolicyCopy
 from trainer.prompts import stable_seed
 from trainer.rollout import Rollout
 
@@ -69,15 +68,14 @@ class ShowoDpoConfig(MaskedTokensConfig, PairsConfig):
     compat: ShowoDpoCompat = ShowoDpoCompat()
 
 
-class ShowoDpo(Algorithm):
+class ShowoDpo(PairsAlgorithm):
     """DPO on pairs of image codes.
 
     Args:
         config: the algorithm's settings.
         model: the policy.
         negative: ids of the empty prompt (batch 1).
-        parameters: the trained parameters, for the reference's copy: with a LoRA that is the model without it, at
-            first, and else the whole model as it was.
+        parameters: the trained parameters; see `PairsAlgorithm`.
     """
 
     def __init__(
@@ -87,17 +85,12 @@ class ShowoDpo(Algorithm):
         negative: PromptEmbeddings,
         parameters: list[torch.nn.Parameter],
     ) -> None:
-        super().__init__()
+        super().__init__(config, parameters)
         self._config, self._model, self._negative = config, model, negative
-        self._reference = PolicyCopy(parameters)
-        self.copies["reference"] = self._reference
 
     @property
     def passes(self) -> int:
         return 1
-
-    def behaviour(self) -> AbstractContextManager[None]:
-        return self._reference.in_place() if self._config.sample_with == "reference" else nullcontext()
 
     def batches(self, rollouts: Sequence[Rollout], advantages: NDArray[np.float64]) -> list[TrainingBatch]:
         """A pair for each group; one of a group without a best and a worst has weight 0. With guidance the weights of
@@ -133,11 +126,6 @@ class ShowoDpo(Algorithm):
             pair_weight=batch.weights,
         )
         yield (loss * batch.weights).sum()
-
-    def after_epoch(self, epoch: int) -> None:
-        every = self._config.reference_update_epochs
-        if every is not None and epoch % every == 0:
-            self._reference.follow(0.0)
 
     def _lead(self, totals: NDArray[np.float64]) -> Tensor:
         """(1,) weight of the pair made of a group with these rewards."""

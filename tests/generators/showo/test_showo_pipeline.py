@@ -137,6 +137,12 @@ def test_parts_are_put_together(tmp_path: Path) -> None:
     assert np.array_equal(
         generate(loaded, [0], num_inference_steps=6, guidance_scale=1.5)[0], generate(build_pipeline(), [0])[0]
     )
+    assemble(tmp_path / "whole", *parts, max_sequence_length=16)  # again: nothing against it
+    with pytest.raises(ConfigError, match=r"whole was made of transformer = '.*/a', not '.*/b': choose another"):
+        assemble(tmp_path / "whole", parts[1], *parts[1:], max_sequence_length=16)
+    (tmp_path / "whole/sources.json").unlink()
+    with pytest.raises(ConfigError, match="whole holds a model, and does not say of what it was made"):
+        assemble(tmp_path / "whole", *parts, max_sequence_length=16)
     (tmp_path / "b" / "pytorch_model.bin").unlink()
     with pytest.raises(
         ConfigError, match=r"vq_model = .* holds neither pytorch_model.safetensors nor pytorch_model.bin"
