@@ -29,7 +29,7 @@ data_app.command(name="verifier")(pipeline_commands.verifier_data)
 app.add_typer(data_app, name="data")
 
 #: What `assay train` does other than to read the configuration of a generator's training. A file of such a name: ./orm
-TRAINING_VERBS = ("orm", "parm", "dpo")
+TRAINING_VERBS = ("orm", "parm", "spatial", "dpo")
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Settings, dots for nesting.")]
 
@@ -93,7 +93,7 @@ def train(
         str,
         typer.Argument(
             metavar="CONFIG | VERB [CONFIG]",
-            help="YAML file, e.g. configs/train/miniature_counting.yaml; or orm, parm: fine-tune a verifier; or "
+            help="YAML file, e.g. configs/train/miniature_counting.yaml; or orm, parm, spatial: fine-tune a judge; or "
             "dpo: preferences, of Show-o by default.",
         ),
     ],

@@ -9,6 +9,8 @@ COMMANDS = {
     "train": ("trainer.cli", "train"),
     "train orm": ("trainer.vlm.command", "train_orm"),
     "train parm": ("trainer.vlm.command", "train_parm"),
+    "train spatial": ("trainer.vlm.command", "train_spatial"),
+    "spatial check": ("trainer.vlm.one_batch", "check_one_batch"),
     "train dpo": ("trainer.dpo_command", "train_dpo"),
     "infer": ("trainer.inference", "infer"),
     "data counting": ("trainer.counting_data", "counting"),
@@ -21,7 +23,7 @@ COMMANDS = {
     "pipeline summary": ("pipelines.status_command", "summary"),
 }
 #: command -> the extra that has what it needs, where that is another than `pipelines`.
-EXTRAS = {"train orm": "vlm", "train parm": "vlm"}
+EXTRAS = dict.fromkeys(("train orm", "train parm", "train spatial", "spatial check"), "vlm")
 
 
 def hand_over(command: str, *arguments: object) -> int:

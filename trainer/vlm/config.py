@@ -39,7 +39,10 @@ class FineTuningConfig(ConfigModel):
     revision: str | None = Field(None, description="branch, tag or commit on the hub")
     attention: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3"] | None = None
     data: tuple[DataSource, ...] = Field(min_length=1, description="what is learnt from, all together")
-    held_out: tuple[DataSource, ...] = Field((), description="yes/no questions that the run is measured on")
+    held_out: tuple[DataSource, ...] = Field((), description="what the run is measured on")
+    held_out_answers: Literal["yes_no", "exact"] = Field(
+        "yes_no", description="yes_no reads a probability, as the verifier service does; exact asks for the very words"
+    )
     output: Path
 
     epochs: float | None = Field(None, gt=0, description="passes over the data; or max_steps")
@@ -82,7 +85,7 @@ class FineTuningConfig(ConfigModel):
             idle.append("vision_learning_rate with freeze_vision")
         if self.lora is not None and self.save_dtype is not None:
             idle.append("save_dtype with lora, which is saved as it is trained")
-        named = self.model_fields_set & {"evaluate_every_steps", "evaluation_batch_size"}
+        named = self.model_fields_set & {"evaluate_every_steps", "evaluation_batch_size", "held_out_answers"}
         if not self.held_out:
             idle += [f"{field} without held_out" for field in sorted(named)]
         if idle:

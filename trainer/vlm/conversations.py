@@ -3,7 +3,8 @@
     [{"id": "1", "image": "a.png", "conversations": [{"from": "human", "value": "<image> Is it red?"},
                                                      {"from": "gpt", "value": "yes"}]}, ...]
 
-`image` is a path or a list of them, one for each `<image>` in what is said. `kinds` may name the kind of each answer,
+`image` is a path or a list of them, one for each `<image>` in what is said; where none stands there, all of them come
+first. `kinds` may name the kind of each answer,
 by which held-out answers are counted. More fields are left alone.
 """
 
@@ -106,12 +107,14 @@ def _conversation(entry: Any, folder: Path) -> Conversation:
     """Raises ValueError."""
     if not isinstance(entry, dict):
         raise ValueError(f"a {type(entry).__name__}; allowed: an object with image and conversations")
-    said = tuple(_said(entry))
+    said = list(_said(entry))
     named = entry.get("image")
     names = [named] if isinstance(named, str) else named
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"image = {named!r}; allowed: a path, or a list of them")
     marks = sum(text.count(IMAGE) for text in said)
+    if not marks:  # spatial data has its marks put in by whoever reads it
+        marks, said[0] = len(names), f"{IMAGE}\n" * len(names) + said[0]
     if marks != len(names):
         raise ValueError(f"{len(names)} images, and {IMAGE} stands in its conversations {marks} times")
     if any(IMAGE in text for text in said[1::2]):
@@ -122,7 +125,7 @@ def _conversation(entry: Any, folder: Path) -> Conversation:
     images = tuple(folder / name for name in names)
     for image in images:
         _check_picture(image)
-    return Conversation(str(entry.get("id", "")), images, said, tuple(map(str, kinds)))
+    return Conversation(str(entry.get("id", "")), images, tuple(said), tuple(map(str, kinds)))
 
 
 def _said(entry: dict[str, Any]) -> Iterator[str]:

@@ -20,13 +20,7 @@ def load_model(config: FineTuningConfig) -> tuple[Any, Any]:
         ModelLoadError: it cannot be found, or not be loaded completely.
         ConfigError: its processor cannot be loaded.
     """
-    folder = locate_model(config.model, config.revision)
-    try:
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, AttributeError) as problem:
-        # Those that also take videos do not load without it, and not every class says so.
-        said = " ".join(str(problem).split())
-        raise ConfigError(f"model = {config.model}: no usable processor (some need torchvision): {said}") from problem
+    folder, processor = locate_model(config.model, config.revision), load_processor(config)
     dtype = DTYPES[config.dtype] if config.lora is not None else torch.float32
     model = load_complete(AutoModelForImageTextToText, folder, "cpu", dtype=dtype, attention=config.attention)
     model.requires_grad_(True)
@@ -35,6 +29,22 @@ def load_model(config: FineTuningConfig) -> tuple[Any, Any]:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not is_within(tower, name))
     return model, processor
+
+
+def load_processor(config: FineTuningConfig) -> Any:
+    """The model's processor.
+
+    Raises:
+        ModelLoadError: the model cannot be found.
+        ConfigError: it cannot be loaded.
+    """
+    folder = locate_model(config.model, config.revision)
+    try:
+        return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, AttributeError) as problem:
+        # Those that also take videos do not load without it, and not every class says so.
+        said = " ".join(str(problem).split())
+        raise ConfigError(f"model = {config.model}: no usable processor (some need torchvision): {said}") from problem
 
 
 def vision_tower(model: Any) -> str:

@@ -30,6 +30,7 @@ FREE_FIELDS = {
     "loader_workers",
     "threads",
     "held_out",
+    "held_out_answers",
 }
 METRICS, HELD_OUT, ANSWERS = "metrics.jsonl", "held_out.jsonl", "held_out_answers.jsonl"
 _COMPLETE = "complete"

@@ -1,8 +1,8 @@
 """What happens while training goes on: evaluations, logs, and the mark of a complete checkpoint."""
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from accelerate import Accelerator
 from tqdm import tqdm
@@ -10,7 +10,32 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from assay.files import write_whole
 from trainer.vlm.run_folder import ANSWERS, HELD_OUT, METRICS, FineTuningFolder
-from trainer.vlm.yes_no import Answered, Question, YesNoJudge, summarize
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What held-out conversations say of a model.
+
+    Args:
+        summary: by kind of question, its numbers; `agreement` is the share of answers that are right.
+        lines: one an answer.
+    """
+
+    summary: dict[str, dict[str, float | int | None]]
+    lines: list[dict[str, Any]]
+
+
+class Judge(Protocol):
+    """Holds held-out conversations, and asks a model about them."""
+
+    def evaluate(self, model: Any, accelerator: Accelerator) -> Evaluation | None:
+        """Ask about all, shared out among the processes; every process gets all. None if there are none.
+
+        Args:
+            model: in evaluation mode.
+            accelerator: of the run.
+        """
+        ...
 
 
 class Watcher(TrainerCallback):
@@ -18,15 +43,12 @@ class Watcher(TrainerCallback):
 
     Args:
         folder: of the run.
-        judge: asks.
-        questions: held out; may be none.
+        judge: with what is held out.
         every_steps: between evaluations; 0: only before and after.
     """
 
-    def __init__(
-        self, folder: FineTuningFolder, judge: YesNoJudge, questions: Sequence[Question], every_steps: int
-    ) -> None:
-        self._folder, self._judge, self._questions, self._every_steps = folder, judge, questions, every_steps
+    def __init__(self, folder: FineTuningFolder, judge: Judge, every_steps: int) -> None:
+        self._folder, self._judge, self._every_steps = folder, judge, every_steps
         self._done = {line["step"] for line in folder.lines(HELD_OUT)}
         self.accelerator: Accelerator | None = None  # the trainer's, which is made after its callbacks
 
@@ -64,26 +86,16 @@ class Watcher(TrainerCallback):
             self._folder.mark_complete(state.global_step)
 
     def _evaluate(self, model: Any, step: int) -> None:
-        if not self._questions or step in self._done:
+        if step in self._done:
             return
         assert self.accelerator is not None
-        answers = self._judge.ask(self.accelerator.unwrap_model(model), self._questions, self.accelerator)
-        if self.accelerator.is_main_process:
-            found = summarize(answers)
-            self._folder.append(HELD_OUT, {"step": step, **found})
-            write_whole(self._folder.root / ANSWERS, "".join(_line(answer) for answer in answers))
-            said = ", ".join(f"{kind} {numbers['agreement']:.3f}" for kind, numbers in found.items())
+        asked = self.accelerator.unwrap_model(model)
+        was_training = asked.training
+        asked.eval()
+        found = self._judge.evaluate(asked, self.accelerator)
+        asked.train(was_training)
+        if found is not None and self.accelerator.is_main_process:
+            self._folder.append(HELD_OUT, {"step": step, **found.summary})
+            write_whole(self._folder.root / ANSWERS, "".join(json.dumps(line) + "\n" for line in found.lines))
+            said = ", ".join(f"{kind} {numbers['agreement']:.3f}" for kind, numbers in found.summary.items())
             tqdm.write(f"held-out agreement after {step} steps: {said}")
-
-
-def _line(answer: Answered) -> str:
-    question = answer.question
-    row = {
-        "id": question.id,
-        "kind": question.kind,
-        "images": [str(path) for path in question.images],
-        "label": "yes" if question.is_yes else "no",
-        "p": answer.p,
-        "margin": answer.margin,
-    }
-    return json.dumps(row) + "\n"

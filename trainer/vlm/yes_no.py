@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
 from assay.answer_tokens import find_answer_tokens
 from assay.errors import ConfigError
 from trainer.vlm.agreement import agreement, area_under_curve
 from trainer.vlm.conversations import Conversation
 from trainer.vlm.rendering import Renderer
+from trainer.vlm.sharing import shared_out
+from trainer.vlm.watching import Evaluation
 
 LABELS = {"yes": True, "no": False}
 
@@ -82,40 +83,38 @@ def _question(conversation: Conversation, answer: int, renderer: Renderer) -> Qu
     )
 
 
-class YesNoJudge:
-    """Asks a model that is being trained.
+class YesNoQuestions:
+    """Asks a model that is being trained all of them; see `trainer.vlm.watching.Judge`.
 
     Args:
+        conversations: held out; may be none.
         processor: of the model.
         renderer: with that processor.
         batch_size: questions in a pass of a process.
 
     Raises:
-        ConfigError: the tokenizer has no token for yes, or for no.
+        ConfigError: a label is neither yes nor no, or the tokenizer has no token for one of them.
     """
 
-    def __init__(self, processor: Any, renderer: Renderer, batch_size: int) -> None:
+    def __init__(
+        self, conversations: Sequence[Conversation], processor: Any, renderer: Renderer, batch_size: int
+    ) -> None:
+        self._questions = questions_of(conversations, renderer)
         self._renderer, self._batch_size = renderer, batch_size
         tokens = find_answer_tokens(processor.tokenizer, "yes", "no", "any")
         self._yes, self._no = list(tokens.yes), list(tokens.no)
 
     @torch.no_grad()
-    def ask(self, model: Any, questions: Sequence[Question], accelerator: Accelerator) -> list[Answered]:
-        """Ask all questions, shared out among the processes; every process gets all answers. The model's mode is left
-        as it was."""
-        was_training = model.training
-        model.eval()
-        number, index = accelerator.num_processes, accelerator.process_index
-        # Of a sharded model, all processes make the same passes: who has none left asks the first again.
-        rounds = -(-len(questions) // number)
-        mine = [questions[n * number + index if n * number + index < len(questions) else 0] for n in range(rounds)]
-        margins: list[float] = []
-        for start in range(0, rounds, self._batch_size):
-            margins += self._margins(model, mine[start : start + self._batch_size], accelerator)
-        model.train(was_training)
-        shared = [margins] if number == 1 else gather_object([margins])
-        in_order = [shared[n % number][n // number] for n in range(len(questions))]
-        return [Answered(question, margin) for question, margin in zip(questions, in_order, strict=True)]
+    def evaluate(self, model: Any, accelerator: Accelerator) -> Evaluation | None:
+        if not self._questions:
+            return None
+
+        def margins(questions: list[Question]) -> list[float]:
+            return self._margins(model, questions, accelerator)
+
+        found = shared_out(self._questions, margins, self._batch_size, accelerator)
+        answers = [Answered(question, margin) for question, margin in zip(self._questions, found, strict=True)]
+        return Evaluation(summarize(answers), [_line(answer) for answer in answers])
 
     def _margins(self, model: Any, questions: Sequence[Question], accelerator: Accelerator) -> list[float]:
         inputs = self._renderer.inputs(
@@ -144,4 +143,16 @@ def _numbers(answers: Sequence[Answered]) -> dict[str, float | int | None]:
         "share_of_yes": sum(labels) / len(labels),
         "agreement": agreement([answer.p for answer in answers], labels),
         "auc": area_under_curve([answer.margin for answer in answers], labels),
+    }
+
+
+def _line(answer: Answered) -> dict[str, Any]:
+    question = answer.question
+    return {
+        "id": question.id,
+        "kind": question.kind,
+        "images": [str(path) for path in question.images],
+        "label": "yes" if question.is_yes else "no",
+        "p": answer.p,
+        "margin": answer.margin,
     }
