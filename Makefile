@@ -28,7 +28,7 @@ train: setup  ## start the GenEval service and fine-tune the miniature against i
 	BIN=$(BIN) scripts/train_with_service.sh configs/train/miniature_counting.yaml $(ARGS)
 
 test: setup lint  ## lint and test
-	$(TEST_ENV) $(BIN)/python -m pytest
+	$(TEST_ENV) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-ray: setup  ## faults of batch jobs on Ray: some minutes, and not part of `make test`
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,ray]'
