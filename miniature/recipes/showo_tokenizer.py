@@ -2,9 +2,10 @@
 
     python -m miniature.recipes.showo_tokenizer --output miniature/weights/showo/vq_model --minutes 30
 
-Signs have no gradient: the decoder's goes straight through to the encoder's numbers. A commitment loss keeps these near
--1 and 1, and an entropy loss (Yu et al., 2023, arXiv 2310.05737, section 3) makes each code certain and all codes used;
-it fades out over the training, so that the last word is the picture's.
+Signs have no gradient: the decoder's goes straight through to the encoder's numbers, which teaches shapes and hardly
+any colours. So pictures begin as numbers in (-1, 1), and more and more of them go through signs. A commitment loss
+keeps the numbers near -1 and 1, and an entropy loss (Yu et al., 2023, arXiv 2310.05737, section 3) makes each code
+certain and all codes used; it fades out over the training, so that the last word is the picture's.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from miniature.world import Scene
 COMMITMENT_WEIGHT = 0.05
 ENTROPY_WEIGHT = 0.02  # at the beginning
 ENTROPY_TEMPERATURE = 0.5
+RELAXED_SHARE = 0.6  # of the training, after which all pictures go through signs
 SAVE_EVERY_S = 300
 HELD_OUT_SEED = 10**9
 
@@ -59,15 +61,21 @@ def entropy_loss(numbers: Tensor, table: Tensor) -> Tensor:
     return -(probabilities * log_probabilities).sum(-1).mean() + (mean * mean.clamp(min=1e-9).log()).sum()
 
 
-def loss_of(model: MAGVITv2, pictures: Tensor, entropy_weight: float) -> tuple[Tensor, Tensor]:
-    """Reconstruction, commitment and entropy together; and the reconstruction's mean squared error."""
+def loss_of(model: MAGVITv2, pictures: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Reconstruction, commitment and entropy together; and the reconstruction's mean squared error.
+
+    Args:
+        share: of the training that is over.
+    """
     with torch.autocast("cpu", torch.bfloat16):
         numbers = model.encoder(pictures).float()
-        decoded = model.decoder(model.quantize.straight_through(numbers)).float()
+        goes_through_signs = torch.rand(len(pictures), 1, 1, 1) < share / RELAXED_SHARE
+        codes = torch.where(goes_through_signs, model.quantize.straight_through(numbers), numbers.tanh())
+        decoded = model.decoder(codes).float()
     loss, error = reconstruction_loss(decoded, pictures)
     commitment = F.mse_loss(numbers, torch.where(numbers > 0, 1.0, -1.0))
     entropy = entropy_loss(numbers, model.quantize.embedding)
-    return loss + COMMITMENT_WEIGHT * commitment + entropy_weight * entropy, error
+    return loss + COMMITMENT_WEIGHT * commitment + ENTROPY_WEIGHT * (1 - share) * entropy, error
 
 
 def held_out_quality(model: MAGVITv2, number: int) -> dict[str, float]:
@@ -99,7 +107,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("miniature/weights/showo/vq_model"))
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--bits", type=int, default=10, help="of a code; the codebook has 2 ** bits")
+    parser.add_argument("--bits", type=int, default=12, help="of a code; the codebook has 2 ** bits")
     parser.add_argument("--width", type=int, default=16, help="channels at full size, a multiple of 8")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--held-out", type=int, default=256, help="scenes to measure on")
@@ -116,7 +124,7 @@ def main() -> None:
     rng, saved = np.random.default_rng(args.seed), time.monotonic()
     for tick in timed_cosine(args.minutes, warm_up_steps=100, floor=0.01):
         optimizer.param_groups[0]["lr"] = args.learning_rate * tick.rate
-        loss, error = loss_of(model, sample_pictures(args.batch, rng), ENTROPY_WEIGHT * (1 - tick.share))
+        loss, error = loss_of(model, sample_pictures(args.batch, rng), tick.share)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,0 +1,279 @@
+"""What verifiers and preferences do for a generator: the published table (arXiv 2501.13926) on the miniature's Show-o.
+
+    python benchmarks/verify_and_reinforce.py --output runs/verify_and_reinforce
+
+From the generator and the zero-shot judge as they are committed, by the commands that users type:
+
+    assay data verifier     pictures, labelled by the GenEval service
+    assay train orm, parm   verifiers fine-tuned on them
+    assay train dpo         on pairs of them; once more on pairs of what came of it; and that guided by the PARM
+    assay best-of-n         one picture, or the best of N as each verifier chooses, of the same candidates
+    assay evaluate geneval  what the GenEval service says of the chosen ones
+
+Rows are compared with the first one pair by pair (prompt and number of the picture); intervals are 95 % of a bootstrap
+over prompts. The last row chooses by GenEval itself: no verifier can do better with these candidates. What is done is
+kept: every command goes on where it was interrupted.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+MODEL = "miniature/weights/showo"
+ZERO_SHOT = "miniature/weights/verifier_zero_shot"
+DATA = "configs/pipelines/miniature_verifier_data.yaml"
+PROMPTS = "configs/pipelines/prompts/miniature_geneval.jsonl"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Args:
+        title: in the table.
+        reward_model: who chooses; `geneval` stands for the labels themselves.
+        dpo_model: who draws; None is the generator as it is.
+    """
+
+    title: str
+    reward_model: str = "none"
+    dpo_model: str | None = None
+
+
+ROWS = [
+    Row("baseline"),
+    Row("zero-shot ORM", "orm_zs"),
+    Row("fine-tuned ORM", "orm_ft"),
+    Row("PARM", "parm"),
+    Row("DPO", dpo_model="dpo"),
+    Row("iterative DPO", dpo_model="dpo_iter"),
+    Row("iterative DPO, guided by PARM", dpo_model="dpo_iter_parm_guide"),
+    Row("iterative DPO + fine-tuned ORM", "orm_ft", "dpo_iter"),
+    Row("iterative DPO + PARM", "parm", "dpo_iter"),
+    Row("GenEval chooses (upper bound)", "geneval"),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("runs/verify_and_reinforce"))
+    parser.add_argument("--candidates", type=int, default=20, help="N of best of N")
+    parser.add_argument("--images", type=int, default=2, help="for each prompt")
+    parser.add_argument("--data-candidates", type=int, default=40, help="pictures of each prompt to learn from")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--report", action="store_true", help="only tabulate what there is")
+    args = parser.parse_args()
+    args.output = args.output.absolute()
+    args.output.mkdir(parents=True, exist_ok=True)
+    if not args.report:
+        Experiment(args).run()
+    report(args.output)
+
+
+class Experiment:
+    """Everything up to the table.
+
+    Args:
+        args: of the command line.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._root: Path = args.output
+
+    def run(self) -> None:
+        with self._serving("geneval") as geneval:
+            self._make_data("data", geneval, ["steps=[2,4,6,8,9,10,11,12]"])
+            for name in ("orm", "parm"):
+                data = self._root / "data"
+                self._train(
+                    name, [name, f"data.0.path={data}/{name}.json", f"held_out.0.path={data}/{name}_held_out.json"]
+                )
+            self._reinforce("dpo", "data", geneval)
+            self._make_data("data_iter", geneval, ["steps=[]", f"lora={self._root}/dpo", "seed=5678"])
+            self._reinforce("dpo_iter", "data_iter", geneval, [f"model.cold_start_lora={self._root}/dpo"])
+            with ExitStack() as services:
+                targets = {"geneval": geneval}
+                for name, model, scorers in (
+                    ("orm_zs", ZERO_SHOT, "[orm]"),
+                    ("orm_ft", self._root / "orm/model", "[orm]"),
+                    ("parm", self._root / "parm/model", "[orm,parm-clarity,parm-potential]"),
+                ):
+                    flags = [f"scorer.backend.model={model}", f"scorer.scorers={scorers}"]
+                    targets[name] = services.enter_context(self._serving("verifier", name, flags))
+                self._reinforce(
+                    "dpo_iter_parm_guide",
+                    "data_iter",
+                    geneval,
+                    [
+                        f"model.cold_start_lora={self._root}/dpo",
+                        "algorithm.guidance.use=weigh",
+                        f"rewards=[{{name: parm, scorer: orm, targets: ['{targets['parm']}']}}]",
+                        f"evaluation.rewards=[{{name: counting, scorer: counting, targets: ['{geneval}']}}]",
+                    ],
+                )
+                for row in ROWS:
+                    self._draw(row, targets)
+
+    def _make_data(self, name: str, geneval: str, settings: Sequence[str]) -> None:
+        self._command(
+            f"{name}.log",
+            [
+                *("data", "verifier", "--config", DATA, "--output", f"{self._root / name}", "--target", geneval),
+                *(f"num_candidates={self._args.data_candidates}", *settings),
+            ],
+        )
+
+    def _reinforce(self, name: str, data: str, geneval: str, settings: Sequence[str] = ()) -> None:
+        self._train(
+            name,
+            ["dpo", f"algorithm.data={self._root / data}/pairs.jsonl", "run.trackers=[]"]
+            + [f"run.threads={self._args.threads}", "evaluation.every_epochs=0"]
+            + ([] if any(one.startswith("rewards=") for one in settings) else [f"rewards.0.targets=[{geneval}]"])
+            + list(settings),
+            output="run.output",
+        )
+
+    def _train(self, name: str, words: Sequence[str], output: str = "output") -> None:
+        done = self._root / name / "trained"
+        if not done.exists():
+            self._command(f"{name}.log", ["train", *words, f"{output}={self._root / name}"])
+            done.touch()
+
+    def _draw(self, row: Row, targets: dict[str, str]) -> None:
+        """Draw, choose, and have the chosen ones judged."""
+        outdir = self._root / "drawn" / ("by_geneval" if row.reward_model == "geneval" else "by_verifiers")
+        chooser = "orm_ft" if row.reward_model == "geneval" else row.reward_model
+        scorers = {"outcome_scorer": "geneval"} if row.reward_model == "geneval" else {}
+        config = outdir / f"{_folder(row)}.yaml"
+        outdir.mkdir(parents=True, exist_ok=True)
+        settings: dict[str, Any] = {
+            "model": MODEL,
+            "name": "showo",
+            "metadata_file": PROMPTS,
+            "outdir": str(outdir),
+            "reward_model": chooser,
+            "dpo_model": row.dpo_model,
+            "dpo_models": {name: str(self._root / name / "lora") for name in _dpo_models()},
+            "search_num": self._args.candidates,
+            "eval_num": self._args.images,
+            "batch_size": self._args.candidates,
+        }
+        if chooser != "none":
+            settings["verifiers"] = {chooser: {"targets": [targets[row.reward_model]], **scorers}}
+        config.write_text(yaml.safe_dump(settings))
+        self._command(f"{_folder(row)}.log", ["best-of-n", "--config", f"{config}"])
+        against = [] if row is ROWS[0] else ["--against", f"{self._root / 'judged' / _folder(ROWS[0])}"]
+        self._command(
+            f"{_folder(row)}.log",
+            [
+                *("evaluate", "geneval", "--images", f"{outdir / _variant(chooser, row)}"),
+                *("--output", f"{self._root / 'judged' / _folder(row)}", "--target", targets["geneval"], *against),
+            ],
+        )
+
+    def _command(self, log: str, words: Sequence[str]) -> None:
+        print("assay", *words, flush=True)
+        began = time.monotonic()
+        with (self._root / log).open("a") as stream:
+            command = [sys.executable, "-m", "assay.cli", *words]
+            code = subprocess.run(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, env=self._env).returncode
+        if code:
+            raise SystemExit(f"that failed: {self._root / log}")
+        print(f"    {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
+
+    @contextmanager
+    def _serving(self, service: str, name: str | None = None, settings: Sequence[str] = ()) -> Iterator[str]:
+        """Inside, a service of its own runs; gives its address."""
+        ready, log = self._root / f"{name or service}.ready.json", self._root / f"{name or service}.service.log"
+        ready.unlink(missing_ok=True)
+        flags = ["serve.grpc_port=0", "serve.http_port=null", f"serve.ready_file={ready}", *settings]
+        command = [sys.executable, "-m", "assay.cli", "serve", service, *flags]
+        with log.open("w") as stream:
+            process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, env=self._env)
+        try:
+            while not ready.exists():
+                if process.poll() is not None:
+                    raise SystemExit(f"the service did not start: {log}")
+                time.sleep(0.1)
+            yield str(json.loads(ready.read_text())["grpc"])
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+    @property
+    def _env(self) -> dict[str, str]:
+        threads = str(self._args.threads)
+        return {**os.environ, "OMP_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _dpo_models() -> list[str]:
+    return list(dict.fromkeys(row.dpo_model for row in ROWS if row.dpo_model is not None))
+
+
+def _variant(chooser: str, row: Row) -> str:
+    """The folder that `assay best-of-n` writes to."""
+    return "_".join(["showo", *([] if chooser == "none" else [chooser]), *([row.dpo_model] if row.dpo_model else [])])
+
+
+def _folder(row: Row) -> str:
+    return _variant(row.reward_model, row)
+
+
+def report(root: Path) -> None:
+    """Print the table."""
+    lines: list[str] = []
+    for row in ROWS:
+        path = root / "judged" / _folder(row) / "summary.json"
+        if not path.exists():
+            continue
+        summary = json.loads(path.read_text())
+        tags = summary["tags"]
+        if not lines:
+            lines = [f"| | overall | change | {' | '.join(tags)} | steps saved |", "|" + "---|" * (len(tags) + 4)]
+        compared = summary.get("comparison")
+        change = "" if compared is None else _signed(compared["overall"])
+        drawn = root / "drawn" / ("by_geneval" if row.reward_model == "geneval" else "by_verifiers")
+        chooser = "orm_ft" if row.reward_model == "geneval" else row.reward_model
+        saved = json.loads((drawn / _variant(chooser, row) / "summary.json").read_text())["steps_saved"]
+        cells = [f"{tags[tag][0]:.2f}" for tag in tags]
+        shown = f"{saved:.0%}" if row.reward_model == "parm" and saved is not None else ""
+        lines.append(f"| {row.title} | {_interval(summary['overall'])} | {change} | {' | '.join(cells)} | {shown} |")
+    lines.append("")
+    for name in ("orm", "parm"):
+        if (path := root / name / "held_out.jsonl").exists():
+            first, last = (json.loads(path.read_text().splitlines()[n]) for n in (0, -1))
+            lines.append(f"{name}, held out: {_agreement(first)} -> {_agreement(last)}")
+    text = "\n".join(lines)
+    (root / "table.md").write_text(text + "\n")
+    print(text)
+
+
+def _interval(estimate: Sequence[float]) -> str:
+    value, low, high = estimate
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _signed(estimate: Sequence[float]) -> str:
+    value, low, high = estimate
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def _agreement(line: dict[str, Any]) -> str:
+    return ", ".join(f"{kind} {found['agreement']:.3f}" for kind, found in line.items() if kind != "step")
+
+
+if __name__ == "__main__":
+    main()
