@@ -9,7 +9,7 @@ by which held-out answers are counted. More fields are left alone.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,12 +55,15 @@ class Conversation:
         ]
 
 
-def read_conversations(path: Path, images: Path | None = None) -> list[Conversation]:
-    """Read a file.
+def read_conversations(
+    path: Path, images: Path | None = None, choose: Callable[[list[Any]], list[Any]] = list
+) -> list[Conversation]:
+    """Read a file, or a part of it.
 
     Args:
         path: `.json` with a list, or `.jsonl` with an object a line.
         images: folder that image paths are relative to; None: the file's.
+        choose: the part, of all entries; the others are not looked at, nor are their pictures.
 
     Raises:
         ConfigError: it cannot be read or is empty, an entry is not of this form, or one of its pictures is missing or
@@ -70,7 +73,7 @@ def read_conversations(path: Path, images: Path | None = None) -> list[Conversat
     if not entries:
         raise ConfigError(f"data: {path} has no conversations")
     found = []
-    for index, entry in enumerate(entries):
+    for index, entry in choose(list(enumerate(entries))):
         try:
             found.append(_conversation(entry, images or path.parent))
         except ValueError as problem:

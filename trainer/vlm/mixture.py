@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 from assay.errors import ConfigError
 from trainer.prompts import stable_seed
@@ -23,29 +24,29 @@ def read_mixture(sources: Sequence[DataSource], seed: int) -> list[Conversation]
     return [
         conversation
         for source in sources
-        for conversation in sample(read_conversations(source.path, source.images), source.sampling, source.path, seed)
+        for conversation in read_conversations(source.path, source.images, partial(sample, source, seed))
     ]
 
 
-def sample(conversations: Sequence[Conversation], sampling: str, path: Path, seed: int) -> list[Conversation]:
-    """A part of a file.
+def sample(source: DataSource, seed: int, entries: list[Any]) -> list[Any]:
+    """A part of a file: all, or first:N, end:N, random:N with N a number or a share such as 50%; shares are rounded up.
 
     Args:
-        conversations: of the file.
-        sampling: all, or first:N, end:N, random:N with N a number or a share such as 50%; shares are rounded up.
-        path: of the file, for messages.
+        source: the file, and which part.
         seed: of `random`.
+        entries: of the file.
 
     Raises:
         ConfigError: it has not as many, or none is asked for.
     """
+    sampling, path = source.sampling, source.path
     if sampling == "all":
-        return list(conversations)
+        return entries
     which, _, amount = sampling.partition(":")
-    number = -int(-float(amount[:-1]) * len(conversations) // 100) if amount.endswith("%") else int(amount)
-    if not 0 < number <= len(conversations):
-        raise ConfigError(f"data: sampling = {sampling!r} of {path}, which has {len(conversations)}: that is {number}")
+    number = -int(-float(amount[:-1]) * len(entries) // 100) if amount.endswith("%") else int(amount)
+    if not 0 < number <= len(entries):
+        raise ConfigError(f"data: sampling = {sampling!r} of {path}, which has {len(entries)}: that is {number}")
     if which == "random":
-        chosen = random.Random(stable_seed("mixture", seed, path.name)).sample(range(len(conversations)), number)
-        return [conversations[index] for index in sorted(chosen)]
-    return list(conversations[:number] if which == "first" else conversations[-number:])
+        chosen = random.Random(stable_seed("mixture", seed, path.name)).sample(range(len(entries)), number)
+        return [entries[index] for index in sorted(chosen)]
+    return entries[:number] if which == "first" else entries[-number:]

@@ -11,7 +11,7 @@ from tiny_verifier import outcome, save_picture, save_rows
 from assay.errors import ConfigError
 from trainer.vlm.config import DataSource
 from trainer.vlm.conversations import open_picture, read_conversations
-from trainer.vlm.mixture import read_mixture, sample
+from trainer.vlm.mixture import read_mixture
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -81,10 +81,9 @@ def test_files_that_are_none_are_named(folder: Path) -> None:
 def test_parts_of_files_in_the_words_of_llava(folder: Path) -> None:
     rows = [outcome(str(number), "00.png", "yes") for number in range(10)]
     path = save_rows(folder / "data.json", rows)
-    every = read_conversations(path)
 
     def ids(sampling: str, seed: int = 0) -> list[int]:
-        return [int(one.id) for one in sample(every, sampling, path, seed)]
+        return [int(one.id) for one in read_mixture([DataSource(path=path, sampling=sampling)], seed)]
 
     assert ids("all") == list(range(10))
     assert ids("first:3") == [0, 1, 2]
@@ -100,3 +99,7 @@ def test_parts_of_files_in_the_words_of_llava(folder: Path) -> None:
         DataSource(path=path, sampling="some")
     together = read_mixture([DataSource(path=path, sampling="first:1"), DataSource(path=path, sampling="end:1")], 0)
     assert [one.id for one in together] == ["0", "9"]
+    save_rows(path, [*rows, outcome("10", "nowhere.png", "yes")])
+    assert ids("first:10") == list(range(10))  # pictures of other entries are not asked for
+    with pytest.raises(ConfigError, match=r"entry 10 \(id '10'\): image .*nowhere.png does not exist"):
+        ids("end:1")
