@@ -19,6 +19,8 @@ COMMANDS = {
     "best-of-n": ("pipelines.best_of_n.command", "best_of_n"),
     "evaluate geneval": ("pipelines.evaluate.command", "evaluate_geneval"),
     "spatial build": ("pipelines.spatial_tasks.building.command", "spatial_build"),
+    "spatial eval": ("pipelines.spatial_tasks.evaluation.command", "spatial_eval"),
+    "spatial zero-shot": ("pipelines.spatial_tasks.zero_shot", "spatial_zero_shot"),
     "pipeline status": ("pipelines.status_command", "status"),
     "pipeline summary": ("pipelines.status_command", "summary"),
 }

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from assay.errors import ConfigError
 from assay.flags import given
 from assay.hand_over import hand_over
 from assay.pipeline_commands import (
@@ -77,3 +78,84 @@ def build(
     further, file = flags.pop("overrides") or [], flags.pop("config")
     flags["skip_existing"] = False if flags.pop("no_skip_existing") else None
     raise typer.Exit(hand_over("spatial build", file, [*given(flags), *further]))
+
+
+#: Flags of the reference's script that are settings of the service here -> where they are.
+MOVED = {
+    "--model_name_or_path": "scorer.backend.model of its configuration",
+    "--chat_template": "scorer.backend.chat_template of its configuration",
+    "--image_aspect_ratio": "the model's own image processor decides",
+    "--max_new_tokens": "scorer.max_new_tokens of its configuration",
+}
+
+
+def _refuse_moved(value: str | None, flag: str) -> None:
+    """Raises: ConfigError: it was given."""
+    if value is not None:
+        raise ConfigError(
+            f"{flag} {value}: the spatial service has the model now ({MOVED[flag]}); start it with `assay serve "
+            "spatial` and name it with --target"
+        )
+
+
+DataJson = Annotated[Path | None, typer.Option("--data_json", help="Questions, as `assay spatial build` makes them.")]
+OutputJson = Annotated[Path | None, typer.Option("--output_json", help="Numbers and answers; the page lies beside it.")]
+ImageFolder = Annotated[Path | None, typer.Option("--image_folder", help="Relative paths are relative to it.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first so many questions; -1 is all. Default: -1.")]
+Target = Annotated[list[str] | None, typer.Option(help="A spatial service's address; may be given again.")]
+BatchSize = Annotated[int | None, typer.Option("--batch_size", help="Questions of one call. Default: 16.")]
+
+
+@spatial_app.command(name="eval")
+def evaluate(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    data_json: DataJson = None,
+    output_json: OutputJson = None,
+    image_folder: ImageFolder = None,
+    limit: Limit = None,
+    target: Target = None,
+    batch_size: BatchSize = None,
+    compat: Compat = None,
+    no_skip_existing: NoSkipExisting = False,
+    engine: Engine = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    retries: Retries = None,
+    continue_on_error: ContinueOnError = None,
+    shard: Shard = None,
+    indices: Indices = None,
+    model_name_or_path: Annotated[str | None, typer.Option("--model_name_or_path", hidden=True)] = None,
+    chat_template: Annotated[str | None, typer.Option("--chat_template", hidden=True)] = None,
+    image_aspect_ratio: Annotated[str | None, typer.Option("--image_aspect_ratio", hidden=True)] = None,
+    max_new_tokens: Annotated[str | None, typer.Option("--max_new_tokens", hidden=True)] = None,
+) -> None:
+    """Have the questions of a file answered by a spatial service, and measure the answers."""
+    flags = dict(locals())
+    for flag in MOVED:
+        _refuse_moved(flags.pop(flag.removeprefix("--")), flag)
+    further, file = flags.pop("overrides") or [], flags.pop("config")
+    flags["skip_existing"] = False if flags.pop("no_skip_existing") else None
+    flags["targets"] = flags.pop("target")
+    raise typer.Exit(hand_over("spatial eval", file, [*given(flags), *further]))
+
+
+@spatial_app.command(name="zero-shot")
+def zero_shot(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    data_root: DataRoot = None,
+    out_dir: OutDir = None,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output_dir", help="For the evaluations. Default: runs/eval_spatial_x3.")
+    ] = None,
+    limit: Limit = None,
+    target: Target = None,
+    batch_size: BatchSize = None,
+    compat: Compat = None,
+) -> None:
+    """Build the questions unless they are there, evaluate all four kinds, and print one table."""
+    flags = dict(locals())
+    further, file = flags.pop("overrides") or [], flags.pop("config")
+    flags["targets"] = flags.pop("target")
+    raise typer.Exit(hand_over("spatial zero-shot", file, [*given(flags), *further]))

@@ -11,6 +11,7 @@ from pipelines.engine.status import open_ledger, read_plans, stage_statuses, tab
 from pipelines.evaluate import summary as evaluation
 from pipelines.generate import statistics as generation
 from pipelines.spatial_tasks.building import summary as spatial_building
+from pipelines.spatial_tasks.evaluation import summary as spatial_evaluation
 from pipelines.verifier_data import summary as verifier_data
 
 #: job, as its plan names it -> what derives its summary files
@@ -20,6 +21,7 @@ SUMMARIES: dict[str, Callable[[Ledger], list[Path]]] = {
     best_of_n.JOB: best_of_n.write_summary,
     verifier_data.JOB: verifier_data.write_summary,
     spatial_building.JOB: spatial_building.write_summary,
+    spatial_evaluation.JOB: spatial_evaluation.write_summary,
 }
 SHOWN_FAILURES = 20
 
