@@ -70,6 +70,11 @@ def content_parts(text: str, image_part: dict[str, Any]) -> list[dict[str, Any]]
     return parts
 
 
+def after_images(text: str, images: int) -> str:
+    """A question without marks, asked about so many images: a mark for each before it, as in spatial training data."""
+    return f"{IMAGE}\n" * images + text
+
+
 def read_questions(files: QuestionFiles = QuestionFiles(), field: str = "templates") -> dict[str, Template]:  # noqa: B008
     """The questions by name: those that are named, and ours for the others.
 
@@ -92,14 +97,17 @@ def read_questions(files: QuestionFiles = QuestionFiles(), field: str = "templat
     }
 
 
-def read_template(path: Path, field: str, *, needs: tuple[str, ...], may_have: tuple[str, ...] = ()) -> Template:
+def read_template(
+    path: Path, field: str, *, needs: tuple[str, ...], may_have: tuple[str, ...] = (), images: int = 1
+) -> Template:
     """Read a question from a file and check its places.
 
     Args:
         path: the file, UTF-8.
         field: of the configuration that named it.
-        needs: what must stand in it: `<image>` exactly once, places such as `prompt` at least once.
+        needs: what must stand in it: `<image>` for each image, places such as `prompt` at least once.
         may_have: further places that are allowed. `<image>` is refused if it is not needed.
+        images: how many the question is about.
 
     Raises:
         ConfigError: the file cannot be read, or its places are not as they must be.
@@ -110,7 +118,7 @@ def read_template(path: Path, field: str, *, needs: tuple[str, ...], may_have: t
         raise ConfigError(f"{field} = {str(path)!r} cannot be read: {error}", reason="TEMPLATE_UNREADABLE") from error
     places = set(_PLACE.findall(text))
     faults = [f"{{{name}}} is missing" for name in needs if name != IMAGE and name not in places]
-    wanted = int(IMAGE in needs)
+    wanted = images if IMAGE in needs else 0
     if text.count(IMAGE) != wanted:
         faults.append(f"{IMAGE} stands in it {text.count(IMAGE)} times; allowed: {wanted}")
     allowed = {*needs, *may_have} - {IMAGE}
