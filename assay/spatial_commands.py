@@ -85,7 +85,7 @@ MOVED = {
     "--model_name_or_path": "scorer.backend.model of its configuration",
     "--chat_template": "scorer.backend.chat_template of its configuration",
     "--image_aspect_ratio": "the model's own image processor decides",
-    "--max_new_tokens": "scorer.max_new_tokens of its configuration",
+    "--max_new_tokens": "scorer.pointing.max_new_tokens of its configuration",
 }
 
 

@@ -48,11 +48,14 @@ class PointingJudge:
             "visible_true": float(mask.any()),
             "hit": 0.0,
         }
+        points = []
         if answer.point:
             point = in_query(answer.point, pictures, mask)
-            parts |= {"x": point.x, "y": point.y, "hit": float(is_hit(point, mask))}
+            points.append((point.x * mask.shape[1], point.y * mask.shape[0]))
+            if point.x >= 0:  # else it lies on the reference
+                parts |= {"x": point.x, "y": point.y, "hit": float(is_hit(point, mask))}
         right = parts["hit"] or (answer.says_not_visible and not mask.any())
-        return Scored(float(right), parts, Evidence(judge_text=text))
+        return Scored(float(right), parts, Evidence(judge_text=text, points=tuple(points)))
 
 
 def in_query(point: Point, pictures: Sequence[NDArray[np.uint8]], mask: NDArray[np.uint8]) -> Point:

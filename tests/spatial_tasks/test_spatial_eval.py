@@ -127,6 +127,8 @@ def test_compat_counts_as_the_reference(built: Path, tmp_path: Path) -> None:
     assert [(row["l2_error"], row["hit_mask"], row["success_l2_010"]) for row in at_zero] == [(0.0, False, True)] * 3
     assert found["metrics"]["success_002"] == 3 / visible
     assert ours["metrics"]["success_010"] == 0  # where it points is on the reference
+    assert ours["robust"]["coverage"]["value"] == ours["robust"]["visible_recall"]["value"] == 1
+    assert ours["results"][0]["pred_parsed"]["coord"] == [pytest.approx(-0.35), pytest.approx(0.375)]
     assert all("l2_px" not in row for row in found["results"])
     answers = iter(["NOT_VISIBLE", "[(0.325, 0.375)]", "who knows", "NOT_VISIBLE", "[(0.9, 0.9)]", "NOT_VISIBLE"] * 2)
     with served(lambda sample: next(answers), max_batch_items=1) as (server, _):

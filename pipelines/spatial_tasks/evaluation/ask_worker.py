@@ -139,7 +139,7 @@ def _result(question: Mapping[str, Any], paths: Mapping[str, Any], shown: _Shown
     if isinstance(outcome, Failed):
         return Result(**known, error=f"{outcome.reason}: {outcome.message}")
     text = outcome.evidence.judge_text if outcome.evidence else ""
-    answer = _answer(outcome)
+    answer = _answer(outcome, size_of(shown.mask))
     return Result(
         **known,
         text=text,
@@ -153,8 +153,9 @@ def _result(question: Mapping[str, Any], paths: Mapping[str, Any], shown: _Shown
     )
 
 
-def _answer(outcome: Scored) -> Answer:
-    """What the service read.
+def _answer(outcome: Scored, query: Size) -> Answer:
+    """What the service read. A point on the reference of a concatenated pair is in the evidence alone, left of the
+    query, whose pixels that counts in.
 
     Raises:
         UnitError: it does not say.
@@ -167,7 +168,12 @@ def _answer(outcome: Scored) -> Answer:
         return Answer(False, None)
     if not parts["visible_predicted"]:
         return Answer(True, None)
-    return Answer(False, Point(parts["x"], parts["y"]) if "x" in parts else None)
+    if "x" in parts:
+        return Answer(False, Point(parts["x"], parts["y"]))
+    points = outcome.evidence.points if outcome.evidence else ()
+    if not points:
+        raise UnitError("the service says that it read a point, and not which; allowed: a spatial service")
+    return Answer(False, Point(points[0][0] / query.width, points[0][1] / query.height))
 
 
 @dataclass(frozen=True)
