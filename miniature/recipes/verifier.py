@@ -21,23 +21,21 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from assay.answer_tokens import find_answer_tokens
 from assay.questions import read_questions
-from miniature.glyphs import CLASSES, COLORS
 from miniature.prompts import GenEvalMetadata, scene_for
+from miniature.recipes.patch_heads import SIDE, PatchHeads, patch_labels
 from miniature.recipes.scene_questions import ask, fulfils, near, sample_task, texts
 from miniature.recipes.timed import timed_cosine
-from miniature.vlm import IMAGE_PIXELS, PATCH_PIXELS, build_vlm, save_vlm
+from miniature.vlm import build_vlm, save_vlm
 from miniature.world import Scene
 
 IGNORED = -100
 QUESTIONS = 3  # about a picture
-SIDE = IMAGE_PIXELS // PATCH_PIXELS
 HELD_OUT_SEED = 3 * 10**9
 NOISE_LEVELS = 12.0  # of 255: a generator's pictures are not as clean as scenes
 
@@ -55,39 +53,6 @@ class Batch:
     inputs: dict[str, Tensor]
     labels: Tensor
     patches: Tensor
-
-
-class PatchHeads(nn.Module):
-    """What stands in a patch, from the vision tower's features; thrown away after pretraining."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.sizes = (len(CLASSES) + 1, len(COLORS) + 1, 2)
-        self.linear = nn.Linear(width, sum(self.sizes))
-
-    def loss(self, features: Tensor, patches: Tensor) -> Tensor:
-        """Mean cross-entropy of all three.
-
-        Args:
-            features: (batch, 64, width).
-            patches: (batch, 3, 64).
-        """
-        parts = self.linear(features).split(self.sizes, dim=-1)
-        return torch.stack(
-            [F.cross_entropy(part.flatten(0, 1), patches[:, n].flatten()) for n, part in enumerate(parts)]
-        ).mean()
-
-
-def patch_labels(scene: Scene) -> NDArray[np.int64]:
-    """(3, 64): class from 1, colour from 1, and 1 where an object's centre is, of each patch; else 0."""
-    found = np.zeros((3, SIDE, SIDE), np.int64)
-    for item in scene.objects:
-        covered = item.mask.reshape(SIDE, PATCH_PIXELS, SIDE, PATCH_PIXELS).mean((1, 3)) > 0.2
-        found[0][covered] = CLASSES.index(item.class_name) + 1
-        found[1][covered] = list(COLORS).index(item.color) + 1
-        x1, y1, x2, y2 = item.box
-        found[2, (y1 + y2) // 2 // PATCH_PIXELS, (x1 + x2) // 2 // PATCH_PIXELS] = 1
-    return found.reshape(3, -1)
 
 
 def draw_scenes(number: int, rng: np.random.Generator) -> tuple[list[Scene], list[GenEvalMetadata]]:

@@ -9,6 +9,7 @@ from assay.questions import read_questions
 from miniature.glyphs import CLASSES, COLORS
 from miniature.prompts import counting_metadata, scene_for
 from miniature.recipes import verifier
+from miniature.recipes.patch_heads import PatchHeads, patch_labels
 from miniature.recipes.scene_questions import (
     MATCH,
     ask,
@@ -111,7 +112,7 @@ def test_a_batch_is_the_conversation_that_the_chat_template_writes(
     quiet = torch.from_numpy(scenes[0].render() / 127.5 - 1).float().permute(2, 0, 1)
     image = processor(text="<image>", images=scenes[0].render(), return_tensors="pt")["pixel_values"][0]
     assert torch.allclose(quiet, image, atol=1e-5)
-    said, seen = verifier.loss_of(model.train(), verifier.PatchHeads(64), batch)
+    said, seen = verifier.loss_of(model.train(), PatchHeads(64), batch)
     (said + seen).backward()
     assert all(
         parameter.grad is not None for name, parameter in model.named_parameters() if "post_layernorm" not in name
@@ -121,7 +122,7 @@ def test_a_batch_is_the_conversation_that_the_chat_template_writes(
 def test_patches_say_what_stands_in_them() -> None:
     rng = np.random.default_rng(5)
     scene = sample_scene([("apple", "red"), ("cup", "blue"), ("cup", "green")], rng, tidy=True)
-    names, colors, centres = verifier.patch_labels(scene)
+    names, colors, centres = patch_labels(scene)
     assert centres.sum() == 3
     assert {CLASSES[n - 1] for n in names if n} == {"apple", "cup"}
     assert {list(COLORS)[n - 1] for n in colors if n} == {"red", "blue", "green"}

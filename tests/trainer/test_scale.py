@@ -19,14 +19,13 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from PIL import Image
 from redness import Redness
 from safetensors.torch import load_file
-from whole_runs import ROOT, finish_run, logged_metrics, start_run, write_config
+from whole_runs import FSDP2, ROOT, finish_run, logged_metrics, start_run, write_config
 
 from assay.errors import ConfigError
 from assay.testing import serve_in_background
 from generators.sd3 import SD3Generator
 from trainer.layout import fsdp_settings, precision_of_accelerate
 
-FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 TOLERANCE = 2e-5
 #: A compiled model's velocities are rounded otherwise, each of them.
 COMPILED_TOLERANCE = 2e-4

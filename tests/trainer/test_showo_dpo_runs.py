@@ -18,7 +18,7 @@ from PIL import Image
 from redness import Redness
 from safetensors.torch import load_file
 from typer.testing import CliRunner
-from whole_runs import ROOT, finish_run, logged_metrics, start_run
+from whole_runs import FSDP2, ROOT, finish_run, logged_metrics, start_run
 
 from assay.cli import app
 from assay.config import load_config
@@ -223,6 +223,14 @@ def test_pairs_of_a_file_weighed_by_a_service_train_something_else(
     plain = load_file(tmp_path / "plain/run/checkpoints/epoch-000001/adapter.safetensors")
     both = [torch.cat([own[name].flatten() for name in plain if "lora_B" in name]) for own in (guided, plain)]
     assert torch.cosine_similarity(*both, dim=0) < 0.95
+
+
+def test_sharding_is_refused_by_all_processes(values: dict[str, Any], tmp_path: Path) -> None:
+    values["evaluation"] = None
+    process = start_run(write(tmp_path, values), 2, FSDP2)
+    said = process.communicate(timeout=280)[0]
+    assert process.returncode != 0
+    assert "accelerate is to shard the model; allowed for Show-o: plain data parallelism" in said
 
 
 def test_supervised_fine_tuning_on_captioned_pictures(values: dict[str, Any], data: Path, tmp_path: Path) -> None:

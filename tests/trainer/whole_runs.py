@@ -40,6 +40,7 @@ def write_config(folder: Path, model: Path, target: str, **changes: object) -> P
     return path
 
 
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 TRAIN = ("-m", "assay.cli", "train")
 
 
