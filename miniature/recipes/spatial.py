@@ -1,0 +1,187 @@
+"""Pretrain the miniature's spatial judge: it points, compares two views, and judges relations; the x3 questions it has
+never seen.
+
+    python -m miniature.recipes.spatial --output miniature/weights/spatial_zero_shot --minutes 60
+
+Each picture or pair comes with a few questions and their answers (`miniature.recipes.spatial_questions`) in one
+conversation, of which the answers alone are learnt. Beside them the vision tower is told what stands in each patch
+(class, colour, where the middle is, what is tinted), and the language model, at each patch of the query view, whether
+the object in question is there: it has seen the reference by then. Without that, a small model would have to find out
+from a dozen digits that two pictures are to be compared.
+
+What comes of it is "zero-shot": `assay spatial build` makes questions of the x3 tasks from `python -m miniature.x3`,
+and fine-tuning teaches their wording.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from miniature.glyphs import CLASSES, COLORS
+from miniature.recipes.spatial_examples import SIDE, Example, draw_examples
+from miniature.recipes.spatial_measures import measure
+from miniature.recipes.spatial_questions import texts
+from miniature.recipes.timed import timed_cosine
+from miniature.vlm import build_vlm, save_vlm
+from pipelines.spatial_tasks.building.prompts import CONCATENATED, CORRESPONDENCE, DIFFERENCE
+
+IGNORED = -100
+NOISE_LEVELS = 8.0  # of 255
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step learns from.
+
+    Args:
+        inputs: of the model.
+        labels: (batch, length), -100 where no answer stands.
+        patches: (pictures, 4, 64): class, colour, middle and tint of each patch of each picture.
+        wanted: (batch, length): at the places of a query view's patches 1 where the object in question is, else 0;
+            -100 everywhere else.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    patches: Tensor
+    wanted: Tensor
+
+
+class Heads(nn.Module):
+    """What the vision tower and the language model are asked directly; thrown away after pretraining."""
+
+    def __init__(self, vision_width: int, width: int) -> None:
+        super().__init__()
+        self.sizes = (len(CLASSES) + 1, len(COLORS) + 1, 2, 2)
+        self.tower = nn.Linear(vision_width, sum(self.sizes))
+        self.language = nn.Linear(width, 2)
+
+    def patch_loss(self, features: Tensor, patches: Tensor) -> Tensor:
+        """Mean cross-entropy of all four.
+
+        Args:
+            features: (pictures, 64, vision width).
+            patches: (pictures, 4, 64).
+        """
+        parts = self.tower(features).split(self.sizes, dim=-1)
+        losses = [F.cross_entropy(part.flatten(0, 1), patches[:, n].flatten()) for n, part in enumerate(parts)]
+        return torch.stack(losses).mean()
+
+    def wanted_loss(self, hidden: Tensor, wanted: Tensor) -> Tensor:
+        """Mean cross-entropy; patches that hold the object weigh four times as much, for they are few.
+
+        Args:
+            hidden: (batch, length, width) of the language model.
+            wanted: (batch, length), -100 where no patch of a query stands; without any, the loss is 0.
+        """
+        chosen = wanted != IGNORED
+        if not chosen.any():
+            return hidden.new_zeros(())
+        weights = torch.tensor([1.0, 4.0])
+        return F.cross_entropy(self.language(hidden[chosen]).float(), wanted[chosen], weight=weights)
+
+
+def make_batch(processor: Any, examples: Sequence[Example], rng: np.random.Generator) -> Batch:
+    """Pictures with noise, and conversations about them."""
+    rows = [_tokens(processor, example) for example in examples]
+    length = max(len(ids) for ids, _, _ in rows)
+    ids = torch.full((len(rows), length), processor.tokenizer.pad_token_id)
+    labels, wanted = (torch.full((len(rows), length), IGNORED) for _ in range(2))
+    mask = torch.zeros((len(rows), length), dtype=torch.int64)
+    for row, (tokens, learnt, sought) in enumerate(rows):
+        ids[row, : len(tokens)], labels[row, : len(tokens)] = torch.tensor(tokens), torch.tensor(learnt)
+        wanted[row, : len(tokens)], mask[row, : len(tokens)] = torch.tensor(sought), 1
+    pixels = np.concatenate([example.pictures for example in examples]).astype(np.float32)
+    levels = rng.uniform(0, NOISE_LEVELS, (len(pixels), 1, 1, 1)).astype(np.float32)
+    pixels += levels * rng.standard_normal(pixels.shape, dtype=np.float32)
+    values = torch.from_numpy(pixels.clip(0, 255) / 127.5 - 1).permute(0, 3, 1, 2)  # as the processor does
+    inputs = {"input_ids": ids, "attention_mask": mask, "pixel_values": values}
+    patches = torch.from_numpy(np.concatenate([example.patches for example in examples]).astype(np.int64))
+    return Batch(inputs, labels, patches, wanted)
+
+
+def _tokens(processor: Any, example: Example) -> tuple[list[int], list[int], list[int]]:
+    """Ids, labels, and what is sought at each place; an image's mark becomes as many as it has patches."""
+    pieces, image = example.conversation(), processor.image_token_id
+    ids: list[int] = []
+    labels: list[int] = []
+    for tokens, (_, is_learnt) in zip(processor.tokenizer([text for text, _ in pieces]).input_ids, pieces, strict=True):
+        expanded = [one for token in tokens for one in [token] * (SIDE**2 if token == image else 1)]
+        ids += expanded
+        labels += expanded if is_learnt else [IGNORED] * len(expanded)
+    sought = [IGNORED] * len(ids)
+    if example.wanted is not None:
+        last = [place for place, token in enumerate(ids) if token == image][-(SIDE**2) :]
+        for place, there in zip(last, example.wanted, strict=True):
+            sought[place] = int(there)
+    return ids, labels, sought
+
+
+def losses_of(model: Any, heads: Heads, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean cross-entropy of the answers' tokens, of the patches, and of where the object in question is."""
+    # for this few tokens plain matrix products are faster on a CPU than flash attention
+    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        features: list[Tensor] = []
+        hook = model.get_encoder(modality="image").register_forward_hook(
+            lambda module, inputs, output: features.append(output.last_hidden_state)
+        )
+        hidden = model.model(**batch.inputs).last_hidden_state
+        hook.remove()
+        learnt = batch.labels[:, 1:] != IGNORED
+        said = F.cross_entropy(model.lm_head(hidden[:, :-1][learnt]).float(), batch.labels[:, 1:][learnt])
+        return said, heads.patch_loss(features[0], batch.patches), heads.wanted_loss(hidden, batch.wanted)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("miniature/weights/spatial_zero_shot"))
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--examples", type=int, default=12_000, help="drawn before training begins")
+    parser.add_argument("--held-out", type=int, default=100, help="questions of each kind, afterwards")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    torch.set_flush_denormal(True)
+    rng = np.random.default_rng(args.seed)
+    # The x3 tasks' words are one token each, too; what they mean remains to be learnt.
+    model, processor = build_vlm([*texts(), CORRESPONDENCE, CONCATENATED, DIFFERENCE], seed=args.seed)
+    heads = Heads(model.config.vision_config.hidden_size, model.config.text_config.hidden_size)
+    parameters = [*model.train().parameters(), *heads.parameters()]
+    print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters", flush=True)
+    began = time.monotonic()
+    examples = list(draw_examples(args.examples, rng))
+    print(f"drew {len(examples)} examples in {time.monotonic() - began:.0f} s", flush=True)
+    optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
+    smooth = [6.0, 1.0, 0.7]
+    for tick in timed_cosine(args.minutes, warm_up_steps=100, floor=0.02):
+        optimizer.param_groups[0]["lr"] = args.learning_rate * tick.rate
+        chosen = [examples[n] for n in rng.integers(0, len(examples), args.batch)]
+        losses = losses_of(model, heads, make_batch(processor, chosen, rng))
+        optimizer.zero_grad()
+        torch.stack(losses).sum().backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        smooth = [old + 0.03 * (new.item() - old) for old, new in zip(smooth, losses, strict=True)]
+        if tick.step % 20 == 0:
+            said = f"answers {smooth[0]:.3f} patches {smooth[1]:.4f} wanted {smooth[2]:.4f}"
+            print(f"step {tick.step} share {tick.share:.3f} {said}", flush=True)
+    save_vlm(args.output, model, processor)
+    loaded = AutoModelForImageTextToText.from_pretrained(args.output, dtype=torch.float32).eval()
+    found = measure(loaded, AutoProcessor.from_pretrained(args.output), args.held_out)
+    print(f"saved after {tick.step + 1} steps: { ({kind: round(share, 3) for kind, share in found.items()}) }")
+
+
+if __name__ == "__main__":
+    main()
