@@ -57,6 +57,15 @@ def score(
     class_name: Annotated[str | None, typer.Option("--class", help="Object class to look for, e.g. apple.")] = None,
     count: Annotated[int | None, typer.Option(help="How many of them there should be.")] = None,
     color: Annotated[str | None, typer.Option(help="Which colour they should have.")] = None,
+    relation: Annotated[
+        tuple[str, str, str] | None,
+        typer.Option(metavar="SUBJECT RELATION REFERENCE", help="How two objects should stand: cup 'left of' dog."),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Of the last image: where what is to be pointed at lies. The images are views of one scene."),
+    ] = None,
+    question: Annotated[str | None, typer.Option(help="Asked in place of the scorer's own.")] = None,
     scorer: Annotated[str | None, typer.Option(help="Default: the first that judges such a task.")] = None,
     target: Annotated[str, typer.Option(help="Address of the service.")] = "localhost:50051",
     token: Annotated[str | None, typer.Option(envvar="ASSAY_TOKEN", help="Bearer token.")] = None,
@@ -68,13 +77,13 @@ def score(
     from assay import score_command
     from assay.outcomes import Failed
 
-    if prompt is None and class_name is None:
-        raise ConfigError("say what the images should show: --prompt TEXT, or --class NAME with --count or --color")
-    task = score_command.build_task(class_name, count, color)
+    wanted = score_command.Wanted(prompt, class_name, count, color, relation, mask, question)
+    task = wanted.task()
+    groups = score_command.group_images(images, mask)
     name, outcomes = score_command.score_files(
-        images,
+        groups,
         task,
-        prompt=prompt if prompt is not None else score_command.build_prompt(class_name, count, color),
+        prompt=wanted.prompt_text(),
         target=target,
         scorer=scorer,
         token=token,
@@ -82,7 +91,7 @@ def score(
         deadline_s=deadline_s,
     )
     show = score_command.as_json if as_json else score_command.as_text
-    typer.echo(show(images, name, outcomes))
+    typer.echo(show(groups, name, outcomes))
     if any(isinstance(outcome, Failed) for outcome in outcomes):
         raise typer.Exit(1)
 

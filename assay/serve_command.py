@@ -18,6 +18,7 @@ from assay.serving.settings import ServeConfig
 #: name -> (module with `build_scorers`, configuration used by default, relative to the repository).
 SERVICES = {
     "geneval": ("services.geneval.service", "configs/services/geneval.yaml"),
+    "spatial": ("services.spatial.service", "configs/services/spatial.yaml"),
     "verifier": ("services.verifier.service", "configs/services/verifier.yaml"),
 }
 

@@ -16,7 +16,7 @@ from assay.outcomes import Failed
 from assay.questions import IMAGE
 from services.spatial.config import RoboReferBlock
 from services.vision_language.chat_server import png
-from services.vision_language.http_questions import HttpQuestions, UnansweredError
+from services.vision_language.http_questions import HttpQuestions, UnansweredError, sendable
 from services.vision_language.inquiry import Inquiry
 from services.vision_language.writer import Written
 
@@ -88,4 +88,4 @@ class RoboReferWriter:
         text = answer.get("answer")
         if not isinstance(text, str):
             return Failed("INTERNAL", "JUDGE_UNREADABLE", "the judge's answer has no text named answer")
-        return text
+        return sendable(text)

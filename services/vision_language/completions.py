@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from services.vision_language.http_questions import UnansweredError
+from services.vision_language.http_questions import UnansweredError, sendable
 from services.vision_language.top_logprobs import ListedToken
 
 logger = logging.getLogger("assay.vision_language")
@@ -19,7 +19,9 @@ def listed_tokens(completion: Mapping[str, Any]) -> list[ListedToken]:
     try:
         logprobs = completion["choices"][0].get("logprobs")
         content = (logprobs or {}).get("content") or [{}]
-        return [ListedToken(one["token"], float(one["logprob"])) for one in content[0].get("top_logprobs") or []]
+        return [
+            ListedToken(sendable(one["token"]), float(one["logprob"])) for one in content[0].get("top_logprobs") or []
+        ]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise _unreadable(completion) from error
 
@@ -36,7 +38,7 @@ def written_text(completion: Mapping[str, Any]) -> str:
         raise _unreadable(completion) from error
     if not isinstance(text, str):
         raise _unreadable(completion)
-    return text
+    return sendable(text)
 
 
 def _unreadable(completion: Mapping[str, Any]) -> UnansweredError:

@@ -84,6 +84,11 @@ class HttpQuestions:
         raise UnansweredError("UNAVAILABLE", "JUDGE_UNAVAILABLE", f"{problem}, {self._max_attempts} times")
 
 
+def sendable(text: str) -> str:
+    """A text as it may travel on: JSON can spell halves of characters, which no protobuf string holds."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _read(response: httpx.Response) -> dict[str, Any]:
     if response.status_code != 200:
         logger.warning("the judge's server answered %d: %.500s", response.status_code, response.text)

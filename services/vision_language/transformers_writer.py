@@ -100,7 +100,7 @@ class TransformersWriter:
         return [
             self._vlm.tokenizer.decode(
                 [token for token in row if token not in self._frame], clean_up_tokenization_spaces=False
-            ).strip()
+            )
             for row in sequences.tolist()
         ]
 

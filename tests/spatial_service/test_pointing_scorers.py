@@ -230,6 +230,26 @@ def test_scores_come_over_grpc_with_points_and_reasons(roborefer: RoboReferServe
             assert outcomes[0].evidence.points == ((15.0, 10.0),)
 
 
+def test_halves_of_characters_do_not_break_the_answer_to_a_call(roborefer: RoboReferServer) -> None:
+    """JSON can spell them, and no protobuf string holds them: one such text must not cost a batch its scores."""
+    with (
+        serve_in_background(build_scorers(_config(roborefer))) as server,
+        RewardClient([server.target], deadline_s=30) as client,
+    ):
+        roborefer.answer = lambda text, images: "\ud800 [(0.375, 0.5)]"
+        (outcome,) = client.score(
+            [(_view(50), _view(60), _mask())],
+            scorer="correspondence",
+            prompts=[""],
+            tasks=[PointingTask()],
+            evidence=True,
+        )
+    assert isinstance(outcome, Scored), outcome
+    assert outcome.value == 1.0
+    assert outcome.evidence is not None
+    assert outcome.evidence.judge_text == "? [(0.375, 0.5)]"
+
+
 def _failure(outcome: Outcome) -> Failed:
     assert isinstance(outcome, Failed), outcome
     return outcome

@@ -60,7 +60,7 @@ def _step_by_step(vlm: VisionLanguageModel, inquiry: Inquiry) -> str:
         for name, further in (("input_ids", token), ("attention_mask", 1), ("mm_token_type_ids", 0)):
             if name in inputs:
                 inputs[name] = torch.cat([inputs[name], torch.tensor([[further]])], dim=1)
-    return vlm.tokenizer.decode([one for one in said if one != vlm.tokenizer.pad_token_id]).strip()
+    return vlm.tokenizer.decode([one for one in said if one != vlm.tokenizer.pad_token_id])
 
 
 def test_what_is_written_is_the_likeliest_token_next_alone_and_in_batches(vlm: VisionLanguageModel) -> None:
