@@ -31,7 +31,7 @@ from miniature.world import Scene
 COMMITMENT_WEIGHT = 0.05
 RELAXED_SHARE = 0.5  # of the training, after which all pictures go through signs
 OBJECT_WEIGHT = 4.0  # of the squared error where objects are, over that of the whole picture
-PATCH_WEIGHT = 0.75  # of the patches' labels at the beginning; a fifth of it at the end
+PATCH_WEIGHT = 1.5  # of the patches' labels at the beginning; a fifth of it at the end
 BACKGROUND_WEIGHT = 0.1
 SAVE_EVERY_S = 300
 HELD_OUT_SEED = 10**9
