@@ -42,12 +42,9 @@ class PointingJudge:
             return text
         *pictures, mask = sample.images
         answer = read_answer(text)
-        parts = {
-            "parsed": float(answer.is_read),
-            "visible_predicted": float(answer.point is not None),
-            "visible_true": float(mask.any()),
-            "hit": 0.0,
-        }
+        parts = {"parsed": float(answer.is_read), "visible_true": float(mask.any()), "hit": 0.0}
+        if answer.is_read:
+            parts["visible_predicted"] = float(answer.point is not None)
         points = []
         if answer.point:
             point = in_query(answer.point, pictures, mask)

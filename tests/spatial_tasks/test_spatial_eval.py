@@ -20,7 +20,7 @@ from x3_data import box_mask, write_object, write_view
 
 from assay.cli import app
 from assay.errors import ConfigError
-from assay.outcomes import Failed
+from assay.outcomes import Failed, Scored
 from assay.serving.scorer import Sample
 from assay.tasks import PointingTask
 from assay.testing import BackgroundServer, FaultInjector, serve_in_background
@@ -363,6 +363,19 @@ def test_flags_of_the_model_are_the_services_now(flag: str) -> None:
     assert isinstance(result.exception, ConfigError)
     assert f"{flag} 8: the spatial service has the model now" in str(result.exception)
     assert "assay serve spatial" in str(result.exception)
+
+
+def test_a_scorer_that_does_not_point_is_named(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Mute(PointingJudge):
+        def _judge(self, sample: Sample) -> Scored:
+            return Scored(1.0)
+
+    with serve_in_background([Mute(name, knows) for name in ("correspondence", "difference")]) as server:
+        code, found = run(built / "out/t1_val_multi.json", tmp_path / "mute.json", server)
+    assert code == 1
+    assert (found["answered"], found["metrics"]["total"]) == (0, 0)
+    assert found["failures"] == ["the service does not say hit, parsed; allowed: a spatial service"]
+    assert "failed: the service does not say hit, parsed" in capsys.readouterr().out
 
 
 def test_an_empty_file_and_no_service(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def _answer(outcome: Scored, query: Size) -> Answer:
         UnitError: it does not say.
     """
     parts = outcome.components
-    missing = {"hit", "parsed", "visible_predicted"} - set(parts)
+    missing = {"hit", "parsed"} - set(parts)
     if missing:
         raise UnitError(f"the service does not say {', '.join(sorted(missing))}; allowed: a spatial service")
     if not parts["parsed"]:

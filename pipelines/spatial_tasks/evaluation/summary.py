@@ -20,6 +20,7 @@ from pipelines.spatial_tasks.evaluation.results import Result, from_json
 
 JOB = "spatial-eval"
 SETTINGS = "evaluation.json"
+SHOWN_FAILURES = 5
 
 
 def save_settings(root: Path, data_json: Path, questions: int, *, compat: bool) -> None:
@@ -83,6 +84,7 @@ def table(summary: dict[str, Any]) -> str:
             lines.append(f"{summary[name]} {text}")
     if (left := summary["questions"] - summary["answered"] - summary["without_score"]) > 0:
         lines.append(f"NOT ALL QUESTIONS: {left} of {summary['questions']} are yet to be answered")
+    lines += [f"failed: {failure}" for failure in summary["failures"][:SHOWN_FAILURES]]
     return "\n".join(lines)
 
 
