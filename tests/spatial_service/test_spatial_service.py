@@ -163,6 +163,30 @@ def test_relation_is_asked_behind_a_server_too(judge_folder: Path) -> None:
     assert [scorer.info.name for scorer in there] == ["relation", "correspondence", "difference"]
 
 
+@pytest.mark.parametrize(
+    ("name", "views", "question"),
+    [("correspondence", 2, ""), ("difference", 2, ""), ("correspondence", 1, "Where is it?")],
+)
+def test_what_is_asked_is_what_is_trained(
+    tmp_path: Path, writer_folder: Path, name: Any, views: int, question: str
+) -> None:
+    """The text up to the answer, for a row of the x3 tasks, in which no marks stand."""
+    from pipelines.spatial_tasks.building.prompts import CORRESPONDENCE, DIFFERENCE
+    from trainer.vlm.conversations import read_conversations
+
+    vlm = VisionLanguageModel.load(str(writer_folder), affirmation="yes", device="cpu")
+    scorer = PointingScorer(name, TransformersWriter(vlm), "roborefer", 8, read_spatial_questions())
+    (tmp_path / "view.png").write_bytes(encode(random_images(1)[0], "PNG"))
+    said = question or {"correspondence": CORRESPONDENCE, "difference": DIFFERENCE}[name]
+    turns = [{"from": "human", "value": said}, {"from": "gpt", "value": "NOT_VISIBLE"}]
+    row = {"id": "x", "image": ["view.png"] * views, "conversations": turns}
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    trained = read_conversations(tmp_path / "rows.json")[0].messages(1)
+    images = random_images(1, size=(64, 64 * (3 - views))) * views
+    case = scorer._admit(Sample("x", (*images, MASK), "", PointingTask(question)))
+    assert case.inquiry.messages([{"type": "image"}] * views, "yes", 1) == trained  # type: ignore[union-attr]
+
+
 class _SaysPixels(TransformersWriter):
     """Says what it is told, about images as its own processor takes them in."""
 
@@ -269,10 +293,24 @@ def test_the_service_starts_and_scores_as_its_page_says(judge_folder: Path, tmp_
         assert "found 3 of 'apple', and not exactly one" in shown
         assert "marked.png query.png mask.png: correspondence = 0.0000" in shown
         assert "original.png edited.png mask.png: difference = 0.0000" in shown
+        _check_python(page, places["grpc"])
         _check_http(places["http"])
     finally:
         service.terminate()
         assert service.wait(timeout=60) == 0
+
+
+def _check_python(page: str, address: str) -> None:
+    """The page's example, as it stands."""
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert "localhost:50055" in code
+    picture, marked, query = random_images(3)
+    names: dict[str, Any] = {"picture": picture, "marked": marked, "query": query, "mask": MASK}
+    exec(code.replace("localhost:50055", address), names)
+    assert isinstance(names["relation"], Scored)
+    assert 0.0 < names["relation"].value < 1.0
+    assert isinstance(names["correspondence"], Scored)
+    assert names["correspondence"].evidence.points == ()
 
 
 def _check_http(address: str) -> None:
