@@ -164,6 +164,16 @@ def test_a_model_that_is_unsure_abstains(judge_folder: Path, by_model: Scorer) -
     assert "the model is unsure" in failed.message
 
 
+@pytest.mark.parametrize("value", ["vlm", "agree"])
+def test_an_answer_that_is_no_number_is_a_failure_whatever_the_detector_says(judge_folder: Path, value: str) -> None:
+    """Of nan and 0 the lower one is either, by the order they come in."""
+    scorer = _build(judge_folder, value=value, detector=DETECTOR)
+    scorer._judge._vlm.model.get_output_embeddings().weight.fill_(float("nan"))  # type: ignore[attr-defined]
+    for failed in _score(scorer, (APPLE_AND_CUP, LEFT_OF), (APPLE_AND_CUP, RIGHT_OF)):
+        assert isinstance(failed, Failed)
+        assert (failed.code, failed.reason) == ("INTERNAL", "ANSWER_NOT_FINITE")
+
+
 def test_of_several_positions_the_least_likely_decides(by_both: Scorer) -> None:
     """A trainer's GenEval tasks are judged as they come."""
     one = GenEvalTask("position", (ObjectClause("cup"), ObjectClause("apple", position=("left of", 0))))
