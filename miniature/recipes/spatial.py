@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--examples", type=int, default=12_000, help="drawn before training begins")
+    parser.add_argument("--examples", type=int, default=16_000, help="drawn before training begins")
     parser.add_argument("--held-out", type=int, default=100, help="questions of each kind, afterwards")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

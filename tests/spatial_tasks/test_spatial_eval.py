@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -25,7 +26,11 @@ from assay.serving.scorer import Sample
 from assay.tasks import PointingTask
 from assay.testing import BackgroundServer, FaultInjector, serve_in_background
 from miniature.x3 import write_x3
+from pipelines.reward_service import ServiceAddress
 from pipelines.spatial_tasks.building.command import spatial_build
+from pipelines.spatial_tasks.building.concat_worker import load_concat_worker
+from pipelines.spatial_tasks.building.mark_worker import load_mark_worker
+from pipelines.spatial_tasks.evaluation.ask_worker import LoadAskWorker
 from pipelines.spatial_tasks.evaluation.command import spatial_eval
 from pipelines.spatial_tasks.evaluation.metrics import named_metrics
 from pipelines.spatial_tasks.evaluation.page import badness, draw
@@ -376,6 +381,13 @@ def test_a_scorer_that_does_not_point_is_named(built: Path, tmp_path: Path, caps
     assert (found["answered"], found["metrics"]["total"]) == (0, 0)
     assert found["failures"] == ["the service does not say hit, parsed; allowed: a spatial service"]
     assert "failed: the service does not say hit, parsed" in capsys.readouterr().out
+
+
+def test_workers_travel_to_other_processes() -> None:
+    load = LoadAskWorker(ServiceAddress(("localhost:1",), 5.0))
+    assert pickle.loads(pickle.dumps(load)) == load
+    for function in (load_mark_worker, load_concat_worker):
+        assert pickle.loads(pickle.dumps(function)) is function
 
 
 def test_an_empty_file_and_no_service(tmp_path: Path) -> None:
