@@ -6,6 +6,7 @@ The server is asked once at the start, and refused then if it writes nothing.
 import asyncio
 from collections.abc import Sequence
 
+import numpy as np
 from numpy.typing import NDArray
 
 from assay.background_loop import run_in_background
@@ -46,7 +47,7 @@ class OpenAiWriter:
     def special_text(self, text: str) -> str | None:
         return self._server.special_text(text)
 
-    def input_size(self, image: NDArray) -> tuple[int, int] | None:
+    def input_size(self, image: NDArray[np.uint8]) -> tuple[int, int] | None:
         """None: how the server scales images, it does not tell."""
         return None
 
