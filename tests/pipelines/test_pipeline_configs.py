@@ -14,7 +14,8 @@ FOLDER = Path(__file__).parents[2] / "configs/pipelines"
 
 
 def test_every_file_is_of_a_known_job() -> None:
-    assert {path.stem.rpartition("_")[2] for path in FOLDER.glob("*.yaml")} == {"generate", "geneval", "data", "spatial"}
+    jobs = {path.stem.rpartition("_")[2] for path in FOLDER.glob("*.yaml")}
+    assert jobs == {"generate", "geneval", "data", "spatial"}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*_generate.yaml")), ids=lambda path: path.stem)
