@@ -19,6 +19,7 @@ from assay.hand_over import hand_over
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Reward services for image generation, and training on them."
 )
+app.command()(pipeline_commands.plan)
 app.command()(pipeline_commands.generate)
 app.command(name="best-of-n")(pipeline_commands.best_of_n)
 app.add_typer(pipeline_commands.status_app, name="pipeline")

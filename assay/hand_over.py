@@ -15,6 +15,7 @@ COMMANDS = {
     "infer": ("trainer.inference", "infer"),
     "data counting": ("trainer.counting_data", "counting"),
     "data verifier": ("pipelines.verifier_data.command", "verifier_data"),
+    "plan": ("pipelines.planning.command", "plan"),
     "generate": ("pipelines.generate.command", "generate"),
     "best-of-n": ("pipelines.best_of_n.command", "best_of_n"),
     "evaluate geneval": ("pipelines.evaluate.command", "evaluate_geneval"),

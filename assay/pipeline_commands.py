@@ -88,6 +88,37 @@ def generate(
     raise typer.Exit(hand_over("generate", flags.pop("config"), [*given(flags), *further]))
 
 
+def plan(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    questions: Annotated[Path | None, typer.Option(help="A JSONL file, or a folder with a questions.jsonl.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option("--data_root", help="Image paths are relative to it. Default: the questions' folder.")
+    ] = None,
+    output_root: Annotated[
+        Path | None, typer.Option("--output_root", help="For NAME/results.jsonl. Default: predicted_instructions.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Default: the last part of the model's name.")] = None,
+    max_samples: Annotated[
+        int | None, typer.Option("--max_samples", help="Only the first questions; -1 is all. Default: -1.")
+    ] = None,
+    num_gpus: NumGpus = None,
+    no_skip_existing: NoSkipExisting = False,
+    engine: Engine = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    retries: Retries = None,
+    continue_on_error: ContinueOnError = None,
+    shard: Shard = None,
+    indices: Indices = None,
+) -> None:
+    """Have a vision-language model write what `assay generate` is to draw for questions with images."""
+    flags = dict(locals())
+    further, file = flags.pop("overrides") or [], flags.pop("config")
+    flags["skip_existing"] = False if flags.pop("no_skip_existing") else None
+    raise typer.Exit(hand_over("plan", file, [*given(flags), *further]))
+
+
 def best_of_n(
     overrides: Overrides = None,
     config: ConfigFile = None,

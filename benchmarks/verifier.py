@@ -25,12 +25,12 @@ from assay.answer_tokens import find_answer_tokens
 from assay.questions import QUESTION_FILES, read_questions
 from assay.serving.scorer import Sample
 from assay.tasks import PotentialTask
+from assay.vision_language.judge import Judge
+from assay.vision_language.transformers_judge import TransformersJudge
+from assay.vision_language.vision_language_model import VisionLanguageModel
 from miniature.vlm import build_vlm, save_vlm
 from services.verifier.sampled_judge import SampledJudge
 from services.verifier.scorer import VerifierScorer
-from services.vision_language.judge import Judge
-from services.vision_language.transformers_judge import TransformersJudge
-from services.vision_language.vision_language_model import VisionLanguageModel
 
 PUBLISHED_TOKENS, ANSWER_TOKENS = 100, 2
 PROMPT = "a photo of three apples"

@@ -10,6 +10,7 @@ from pipelines.engine.ledger import Ledger
 from pipelines.engine.status import open_ledger, read_plans, stage_statuses, table
 from pipelines.evaluate import summary as evaluation
 from pipelines.generate import statistics as generation
+from pipelines.planning import summary as planning
 from pipelines.spatial_tasks.building import summary as spatial_building
 from pipelines.spatial_tasks.evaluation import summary as spatial_evaluation
 from pipelines.verifier_data import summary as verifier_data
@@ -17,6 +18,7 @@ from pipelines.verifier_data import summary as verifier_data
 #: job, as its plan names it -> what derives its summary files
 SUMMARIES: dict[str, Callable[[Ledger], list[Path]]] = {
     generation.JOB: generation.write_statistics,
+    planning.JOB: planning.write_summary,
     evaluation.JOB: evaluation.write_summary,
     best_of_n.JOB: best_of_n.write_summary,
     verifier_data.JOB: verifier_data.write_summary,

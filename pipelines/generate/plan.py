@@ -16,7 +16,7 @@ def plan_units(
     records: Iterable[Record], settings: GenerateSettings, planning_model: str, checkpoint_digest: str
 ) -> list[Unit]:
     """One unit a record. A reference that is missing is left to the unit, which fails for it alone."""
-    digest = cache(_digest_if_there)
+    digest = cache(digest_if_there)
     units = []
     for record in records:
         variant = f"{record.dataset}/{planning_model}/{generation_model(settings)}"
@@ -58,7 +58,8 @@ def resolve(data_root: Path, path: str) -> Path:
     return (renamed if renamed.exists() else there).resolve()
 
 
-def _digest_if_there(path: Path) -> str | None:
+def digest_if_there(path: Path) -> str | None:
+    """SHA-256 of a file; None if it cannot be read."""
     try:
         return digest_file(path)
     except OSError:  # missing, a folder, not readable: the unit says so when it comes to it

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def read_records(root: Path, planning_model: str) -> list[Record]:
     records: list[Record] = []
     faults: list[str] = []
     first_lines: dict[tuple[str, str], int] = {}
-    for number, values in _lines(path, faults):
+    for number, values in read_objects(path, REQUIRED, faults):
         if problems := list(_problems(values)):
             faults += [f"{path}:{number}: {problem}" for problem in problems]
             continue
@@ -69,14 +69,25 @@ def read_records(root: Path, planning_model: str) -> list[Record]:
         if (earlier := first_lines.setdefault((record.dataset, str(record.id)), number)) != number:
             faults.append(f"{path}:{number}: id = {record.id!r} of dataset {record.dataset!r} is on line {earlier} too")
         records.append(record)
-    if faults:
-        more = [f"... and {len(faults) - SHOWN_FAULTS} more"] if len(faults) > SHOWN_FAULTS else []
-        raise ConfigError("\n".join(faults[:SHOWN_FAULTS] + more))
+    refuse(faults)
     return records
 
 
-def _lines(path: Path, faults: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, object) of each line that is a JSON object; the others go to `faults`."""
+def refuse(faults: list[str]) -> None:
+    """Raise ConfigError where there are faults, with a line each."""
+    if faults:
+        more = [f"... and {len(faults) - SHOWN_FAULTS} more"] if len(faults) > SHOWN_FAULTS else []
+        raise ConfigError("\n".join(faults[:SHOWN_FAULTS] + more))
+
+
+def read_objects(path: Path, required: Sequence[str], faults: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number from 1, object) of each line that is a JSON object; the others go to `faults`.
+
+    Args:
+        path: of the file.
+        required: what an object should hold, for messages.
+        faults: a line each is added.
+    """
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):  # splitlines would also split at U+2028
         if not line.strip():
             continue
@@ -88,14 +99,22 @@ def _lines(path: Path, faults: list[str]) -> Iterator[tuple[int, dict[str, Any]]
         if isinstance(values, dict):
             yield number, values
         else:
-            faults.append(f"{path}:{number}: a {type(values).__name__}; allowed: an object with {', '.join(REQUIRED)}")
+            faults.append(f"{path}:{number}: a {type(values).__name__}; allowed: an object with {', '.join(required)}")
 
 
 def _problems(values: dict[str, Any]) -> Iterator[str]:
     """What is wrong with a record. Keys that we do not read are left alone: planners write more than we need."""
-    for name in REQUIRED:
+    yield from check_identity(values, REQUIRED)
+    for name in ("image_paths", "instructions"):
+        if name in values:
+            yield from check_strings(name, values[name])
+
+
+def check_identity(values: dict[str, Any], required: Sequence[str]) -> Iterator[str]:
+    """What is missing, and what is wrong with `id` and `dataset`, which name folders."""
+    for name in required:
         if name not in values:
-            close = difflib.get_close_matches(name, [key for key in values if key not in REQUIRED], n=1)
+            close = difflib.get_close_matches(name, [key for key in values if key not in required], n=1)
             yield f"{name} is missing" + (f"; there is an unknown key {close[0]!r} instead" if close else "")
     if isinstance(values.get("id"), bool) or not isinstance(values.get("id", ""), int | str):
         yield f"id = {values['id']!r}; allowed: a whole number or a string"
@@ -104,12 +123,10 @@ def _problems(values: dict[str, Any]) -> Iterator[str]:
     for name in ("id", "dataset"):
         if name in values and not _is_folder_name(str(values[name])):
             yield f"{name} = {values[name]!r} cannot name a folder"
-    for name in ("image_paths", "instructions"):
-        if name in values:
-            yield from _problems_of_strings(name, values[name])
 
 
-def _problems_of_strings(name: str, values: Any) -> Iterator[str]:
+def check_strings(name: str, values: Any) -> Iterator[str]:
+    """What is wrong with a list of strings."""
     if not isinstance(values, list):
         yield f"{name} = {values!r}; allowed: a list of strings"
         return

@@ -7,15 +7,15 @@ from pydantic import Field, ValidationError, model_validator
 from assay.config import ConfigModel, describe
 from assay.errors import ConfigError
 from assay.spatial_questions import SpatialQuestionFiles
-from services.geneval.config import DetectorBlock, Share
-from services.spatial.pointing.families import FAMILIES, FamilyName
-from services.vision_language.config import (
+from assay.vision_language.config import (
     AnswersBlock,
     OpenAiBlock,
     PositiveCount,
     PositiveSeconds,
     TransformersBlock,
 )
+from services.geneval.config import DetectorBlock, Share
+from services.spatial.pointing.families import FAMILIES, FamilyName
 
 ScorerName = Literal["relation", "correspondence", "difference"]
 

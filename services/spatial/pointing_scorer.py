@@ -13,15 +13,15 @@ from assay.questions import Template, after_images
 from assay.serving.fingerprint import digest_code, digest_parts
 from assay.serving.scorer import Limits, Sample, ScorerInfo
 from assay.tasks import PointingTask
+from assay.vision_language.code_digest import CODE
+from assay.vision_language.inquiry import Inquiry
+from assay.vision_language.texts import RefusedError, check_text
+from assay.vision_language.writer import Writer, Written
 from services.spatial.frames import Frame
 from services.spatial.pointing.answer import Asked, NotVisible, Pointing, Points
 from services.spatial.pointing.families import FAMILIES, FamilyName
 from services.spatial.pointing.reading import read_pointing
 from services.spatial.truth import Truth
-from services.vision_language.code_digest import CODE
-from services.vision_language.inquiry import Inquiry
-from services.vision_language.texts import RefusedError, check_text
-from services.vision_language.writer import Writer, Written
 
 # Of a text that points time and again, and of one that does not end.
 MAX_EVIDENCE_POINTS, MAX_EVIDENCE_CHARACTERS = 64, 4000

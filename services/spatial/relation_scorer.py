@@ -16,15 +16,15 @@ from assay.outcomes import Detection, Evidence, Failed, Outcome, Scored
 from assay.questions import Template
 from assay.serving.fingerprint import digest_code, digest_parts
 from assay.serving.scorer import Limits, Sample, ScorerInfo
+from assay.vision_language.answers import Answer
+from assay.vision_language.code_digest import CODE
+from assay.vision_language.inquiry import Inquiry
+from assay.vision_language.judge import Answers, Judge
+from assay.vision_language.texts import RefusedError, check_text
 from services.geneval import detectors, rules, vocabulary
 from services.spatial.config import RelationBlock
 from services.spatial.detector_opinion import DetectorOpinions, Opinion
 from services.spatial.statement import Statement, statements_of
-from services.vision_language.answers import Answer
-from services.vision_language.code_digest import CODE
-from services.vision_language.inquiry import Inquiry
-from services.vision_language.judge import Answers, Judge
-from services.vision_language.texts import RefusedError, check_text
 
 _CODE = {
     "code": digest_code(Path(__file__).parent),

@@ -14,11 +14,11 @@ from assay.background_loop import run_in_background
 from assay.errors import ConfigError
 from assay.outcomes import Failed
 from assay.questions import IMAGE
+from assay.vision_language.chat_server import png
+from assay.vision_language.http_questions import HttpQuestions, UnansweredError, sendable
+from assay.vision_language.inquiry import Inquiry
+from assay.vision_language.writer import Written
 from services.spatial.config import RoboReferBlock
-from services.vision_language.chat_server import png
-from services.vision_language.http_questions import HttpQuestions, UnansweredError, sendable
-from services.vision_language.inquiry import Inquiry
-from services.vision_language.writer import Written
 
 
 class RoboReferWriter:

@@ -7,14 +7,14 @@ import numpy as np
 from assay.errors import ConfigError
 from assay.serving.scorer import Scorer
 from assay.spatial_questions import read_spatial_questions
+from assay.vision_language.judge import Judge
+from assay.vision_language.models import build_judge_and_writer
+from assay.vision_language.writer import Writer
 from services.spatial.config import RelationDetectorBlock, RoboReferBlock, SpatialConfig, read_config
 from services.spatial.detector_opinion import DetectorOpinions
 from services.spatial.pointing.families import FAMILIES
 from services.spatial.pointing_scorer import PointingScorer
 from services.spatial.relation_scorer import RelationScorer
-from services.vision_language.judge import Judge
-from services.vision_language.models import build_judge_and_writer
-from services.vision_language.writer import Writer
 
 
 def build_scorers(model_config: dict[str, Any]) -> list[Scorer]:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from assay.tasks import GenEvalTask, ObjectClause, SpatialTask
+from assay.vision_language.texts import RefusedError
 from services.geneval.task_check import TaskProblem, check_task
 from services.geneval.vocabulary import quantity
 from services.spatial.relations import RELATIONS
-from services.vision_language.texts import RefusedError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError, model_validator
 from assay.config import ConfigModel, describe
 from assay.errors import ConfigError
 from assay.questions import QuestionFiles
-from services.vision_language.config import AnswersBlock, OpenAiBlock, TransformersBlock
+from assay.vision_language.config import AnswersBlock, OpenAiBlock, TransformersBlock
 
 ScorerName = Literal["orm", "parm-clarity", "parm-potential"]
 

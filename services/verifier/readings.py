@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from services.vision_language.answers import Answer
+from assay.vision_language.answers import Answer
 
 # What the published code takes for the confidence in "no" if the drawn answer is neither yes nor no.
 INVALID_POTENTIAL = 50.0

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from assay.errors import ConfigError
-from services.vision_language.answers import Answer
-from services.vision_language.inquiry import Inquiry
-from services.vision_language.judge import Answers
-from services.vision_language.vision_language_model import VisionLanguageModel
+from assay.vision_language.answers import Answer
+from assay.vision_language.inquiry import Inquiry
+from assay.vision_language.judge import Answers
+from assay.vision_language.vision_language_model import VisionLanguageModel
 
 
 class SampledJudge:

@@ -12,12 +12,12 @@ from assay.questions import IMAGE, Template, fill
 from assay.serving.fingerprint import digest_code, digest_parts
 from assay.serving.scorer import Limits, Sample, ScorerInfo
 from assay.tasks import GenEvalTask, OutcomeTask, PotentialTask
+from assay.vision_language.answers import Answer
+from assay.vision_language.code_digest import CODE
+from assay.vision_language.inquiry import Inquiry
+from assay.vision_language.judge import Judge
+from assay.vision_language.texts import RefusedError, check_text
 from services.verifier.readings import READINGS
-from services.vision_language.answers import Answer
-from services.vision_language.code_digest import CODE
-from services.vision_language.inquiry import Inquiry
-from services.vision_language.judge import Judge
-from services.vision_language.texts import RefusedError, check_text
 
 #: Which templates a scorer asks, turn by turn.
 TURNS = {"orm": ("orm",), "parm-clarity": ("clarity",), "parm-potential": ("clarity", "potential")}

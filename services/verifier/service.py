@@ -4,11 +4,11 @@ from typing import Any
 
 from assay.questions import read_questions
 from assay.serving.scorer import Scorer
+from assay.vision_language.config import TransformersBlock
+from assay.vision_language.judge import Judge
+from assay.vision_language.models import build_judge_and_writer, load_model
 from services.verifier.config import VerifierConfig, read_config
 from services.verifier.scorer import VerifierScorer
-from services.vision_language.config import TransformersBlock
-from services.vision_language.judge import Judge
-from services.vision_language.models import build_judge_and_writer, load_model
 
 
 def build_scorers(model_config: dict[str, Any]) -> list[Scorer]:

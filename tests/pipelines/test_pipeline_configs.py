@@ -8,6 +8,7 @@ from assay.config import load_config
 from pipelines.evaluate.prompts import read_prompt_lines
 from pipelines.evaluate.settings import EvaluateSettings
 from pipelines.generate.settings import GenerateSettings
+from pipelines.planning.settings import PlanningSettings
 from pipelines.verifier_data.settings import VerifierDataSettings
 
 FOLDER = Path(__file__).parents[2] / "configs/pipelines"
@@ -15,13 +16,19 @@ FOLDER = Path(__file__).parents[2] / "configs/pipelines"
 
 def test_every_file_is_of_a_known_job() -> None:
     jobs = {path.stem.rpartition("_")[2] for path in FOLDER.glob("*.yaml")}
-    assert jobs == {"generate", "geneval", "data", "spatial"}
+    assert jobs == {"generate", "geneval", "data", "plan", "spatial"}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*_generate.yaml")), ids=lambda path: path.stem)
 def test_generate(path: Path) -> None:
     settings = load_config(GenerateSettings, path)
     assert settings.num_inference_steps == 4, "these are distilled checkpoints"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*_plan.yaml")), ids=lambda path: path.stem)
+def test_plan(path: Path) -> None:
+    settings = load_config(PlanningSettings, path)
+    assert settings.planning_model == "Qwen3-VL-4B-Instruct"
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*_geneval.yaml")), ids=lambda path: path.stem)

@@ -21,6 +21,7 @@ from assay.questions import read_questions
 from assay.serving.scorer import Sample, ScorerInfo
 from assay.tasks import OutcomeTask, PotentialTask
 from assay.testing import serve_in_background
+from assay.vision_language.inquiry import Inquiry
 from miniature.prompts import counting_metadata
 from miniature.recipes import showo, showo_tokenizer
 from pipelines.reward_service import ServiceAddress
@@ -36,7 +37,6 @@ from pipelines.verifier_data.paths import Candidate, Label
 from pipelines.verifier_data.settings import DerivationSettings
 from services.geneval.service import build_scorers
 from services.verifier.scorer import VerifierScorer
-from services.vision_language.inquiry import Inquiry
 
 ROOT = Path(__file__).parents[2]
 STEPS, CANDIDATES = 5, 8

@@ -12,12 +12,12 @@ from assay.outcomes import Failed, Outcome, Scored
 from assay.questions import QUESTION_FILES
 from assay.serving.scorer import Sample, Scorer
 from assay.tasks import GenEvalTask, ObjectClause, OutcomeTask, SpatialTask, Task
+from assay.vision_language.inquiry import Inquiry
+from assay.vision_language.transformers_judge import TransformersJudge
+from assay.vision_language.vision_language_model import VisionLanguageModel
 from miniature.world import Scene, WorldObject
 from services.spatial.relations import RELATIONS
 from services.spatial.service import build_scorers
-from services.vision_language.inquiry import Inquiry
-from services.vision_language.transformers_judge import TransformersJudge
-from services.vision_language.vision_language_model import VisionLanguageModel
 
 Image = NDArray[np.uint8]
 DETECTOR = {"detector": {"model": "miniature/weights/detector"}, "device": "cpu", "threshold": 0.5}

@@ -28,13 +28,13 @@ from assay.serving.scorer import Sample, Scorer
 from assay.spatial_questions import read_spatial_questions
 from assay.tasks import PointingTask, SpatialTask
 from assay.testing import serve_in_background
+from assay.vision_language.inquiry import Inquiry
+from assay.vision_language.transformers_writer import TransformersWriter
+from assay.vision_language.vision_language_model import VisionLanguageModel
+from assay.vision_language.writer import Written
 from services.spatial.config import read_config
 from services.spatial.pointing_scorer import PointingScorer
 from services.spatial.service import build_scorers
-from services.vision_language.inquiry import Inquiry
-from services.vision_language.transformers_writer import TransformersWriter
-from services.vision_language.vision_language_model import VisionLanguageModel
-from services.vision_language.writer import Written
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "services").glob("spatial*.yaml"))

@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
-from services.vision_language.vision_language_model import VisionLanguageModel
+from assay.vision_language.vision_language_model import VisionLanguageModel
 
 
 class OpenAiServer:

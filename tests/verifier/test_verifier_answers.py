@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.vision_language.answers import answer_from_logits, log_sum_exp, probability
-from services.vision_language.top_logprobs import ListedToken, UnreadableAnswerError, answer_from_top
+from assay.vision_language.answers import answer_from_logits, log_sum_exp, probability
+from assay.vision_language.top_logprobs import ListedToken, UnreadableAnswerError, answer_from_top
 
 
 def _top(**probabilities: float) -> list[ListedToken]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from services.vision_language.inquiry import Inquiry
+from assay.vision_language.inquiry import Inquiry
 
 PIXELS = np.zeros((8, 8, 3), np.uint8)
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from assay.answer_tokens import AnswerTokens, find_answer_tokens
 from assay.errors import ConfigError
 from assay.serving.model_files import ModelLoadError
-from services.vision_language.answers import Answer, probability
-from services.vision_language.inquiry import Inquiry
-from services.vision_language.transformers_judge import TransformersJudge
-from services.vision_language.vision_language_model import VisionLanguageModel
+from assay.vision_language.answers import Answer, probability
+from assay.vision_language.inquiry import Inquiry
+from assay.vision_language.transformers_judge import TransformersJudge
+from assay.vision_language.vision_language_model import VisionLanguageModel
 
 CLASSES = ("llava", "idefics3", "onevision", "qwen2_5_vl", "qwen3_vl")
 # Stated in the README: what an item's margin may differ by between alone and in a batch, in float32.

@@ -15,8 +15,8 @@ from assay.errors import ConfigError
 from assay.outcomes import Failed, Outcome, Scored
 from assay.serving.scorer import Sample, Scorer
 from assay.tasks import PotentialTask
+from assay.vision_language.vision_language_model import VisionLanguageModel
 from services.verifier.service import build_scorers
-from services.vision_language.vision_language_model import VisionLanguageModel
 
 NO_LOGPROBS: dict[str, Any] = {"logprobs": None}
 

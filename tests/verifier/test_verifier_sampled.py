@@ -9,11 +9,11 @@ import torch
 from tiny_verifiers import random_images
 
 from assay.errors import ConfigError
+from assay.vision_language.answers import Answer
+from assay.vision_language.inquiry import Inquiry
+from assay.vision_language.vision_language_model import VisionLanguageModel
 from services.verifier.readings import SAMPLED
 from services.verifier.sampled_judge import SampledJudge
-from services.vision_language.answers import Answer
-from services.vision_language.inquiry import Inquiry
-from services.vision_language.vision_language_model import VisionLanguageModel
 
 QUESTIONS = ("<image> Is this a kite?", "And an apple?")
 

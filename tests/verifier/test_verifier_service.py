@@ -24,9 +24,9 @@ from assay.questions import QUESTION_FILES
 from assay.serving.scorer import Sample, Scorer
 from assay.tasks import GenEvalTask, ObjectClause, OutcomeTask, PotentialTask, SpatialTask, Task
 from assay.testing import serve_in_background
+from assay.vision_language.answers import probability
 from services.verifier.config import read_config
 from services.verifier.service import build_scorers
-from services.vision_language.answers import probability
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "services").glob("verifier*.yaml"))

@@ -14,13 +14,13 @@ from tiny_verifiers import random_images
 from assay.errors import ConfigError
 from assay.outcomes import Failed
 from assay.serving.model_files import ModelLoadError
-from services.vision_language.chat_server import ChatServer
-from services.vision_language.config import OpenAiBlock
-from services.vision_language.inquiry import Inquiry
-from services.vision_language.openai_writer import OpenAiWriter
-from services.vision_language.passes import passes
-from services.vision_language.transformers_writer import TransformersWriter
-from services.vision_language.vision_language_model import VisionLanguageModel
+from assay.vision_language.chat_server import ChatServer
+from assay.vision_language.config import OpenAiBlock
+from assay.vision_language.inquiry import Inquiry
+from assay.vision_language.openai_writer import OpenAiWriter
+from assay.vision_language.passes import passes
+from assay.vision_language.transformers_writer import TransformersWriter
+from assay.vision_language.vision_language_model import VisionLanguageModel
 
 CLASSES = ("writing_llava", "idefics3", "onevision", "qwen2_5_vl", "qwen3_vl")
 TOKENS = 6

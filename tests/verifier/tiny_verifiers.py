@@ -34,9 +34,9 @@ from transformers import (
 )
 
 from assay.questions import QUESTION_FILES
+from assay.vision_language.vision_language_model import VisionLanguageModel
 from miniature.tokenizer import build_chat_tokenizer
 from miniature.vlm import build_vlm, save_vlm
-from services.vision_language.vision_language_model import VisionLanguageModel
 
 TEXTS = [path.read_text() for path in sorted(QUESTION_FILES.glob("*.txt"))]
 _QWEN_VISION = {

@@ -11,8 +11,8 @@ from tiny_verifier import PROMPT, QUESTIONS, outcome, progress, save_picture, sa
 from transformers import AutoProcessor
 
 from assay.errors import ConfigError
-from services.vision_language.inquiry import Inquiry
-from services.vision_language.vision_language_model import VisionLanguageModel
+from assay.vision_language.inquiry import Inquiry
+from assay.vision_language.vision_language_model import VisionLanguageModel
 from trainer.vlm.collator import IGNORED, AnswerCollator, moved
 from trainer.vlm.conversations import Conversation, read_conversations
 from trainer.vlm.rendering import Renderer

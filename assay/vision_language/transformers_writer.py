@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from assay.questions import IMAGE
 from assay.serving.model_files import ModelLoadError
-from services.vision_language.inquiry import Inquiry
-from services.vision_language.passes import passes
-from services.vision_language.transformers_judge import ERRORS_OF_A_CLASS, TOLERANCES
-from services.vision_language.vision_language_model import VisionLanguageModel
-from services.vision_language.writer import Written
+from assay.vision_language.inquiry import Inquiry
+from assay.vision_language.passes import passes
+from assay.vision_language.transformers_judge import ERRORS_OF_A_CLASS, TOLERANCES
+from assay.vision_language.vision_language_model import VisionLanguageModel
+from assay.vision_language.writer import Written
 
 logger = logging.getLogger("assay.vision_language")
 

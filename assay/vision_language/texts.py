@@ -25,7 +25,7 @@ def check_text(field: str, text: str, special_text: Callable[[str], str | None],
 
     Args:
         field: where it stands, for the message.
-        special_text: see `services.vision_language.judge.Judge`.
+        special_text: see `assay.vision_language.judge.Judge`.
         allowed: what it should say, in words.
 
     Raises:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from assay.answer_tokens import Forms
-from services.vision_language.answers import Answer, log_sum_exp, probability
+from assay.vision_language.answers import Answer, log_sum_exp, probability
 
 # vLLM writes the probability 0 of tokens that its samplers cut away as -9999, and JSON has no infinity.
 _CUT_AWAY = -9000.0

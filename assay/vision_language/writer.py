@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.outcomes import Failed
-from services.vision_language.inquiry import Inquiry
+from assay.vision_language.inquiry import Inquiry
 
 #: A text, or why there is none.
 Written = str | Failed

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from assay.serving.model_files import ModelLoadError, digest_model, load_complete, locate_model
-from services.vision_language.inquiry import Inquiry
+from assay.vision_language.inquiry import Inquiry
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _IMAGE_PART = {"type": "image"}

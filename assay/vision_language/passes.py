@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from services.vision_language.inquiry import Inquiry
+from assay.vision_language.inquiry import Inquiry
 
 
 def passes(inquiries: Sequence[Inquiry], max_images: int) -> Iterator[list[Inquiry]]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from assay.outcomes import Failed
-from services.vision_language.answers import Answer
-from services.vision_language.inquiry import Inquiry
+from assay.vision_language.answers import Answer
+from assay.vision_language.inquiry import Inquiry
 
 #: One answer a turn, or why there is none.
 Answers = tuple[Answer, ...] | Failed

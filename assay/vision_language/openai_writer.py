@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from assay.background_loop import run_in_background
 from assay.outcomes import Failed
-from services.vision_language.chat_server import ChatServer, image_parts
-from services.vision_language.completions import written_text
-from services.vision_language.http_questions import UnansweredError
-from services.vision_language.inquiry import Inquiry
-from services.vision_language.writer import Written
+from assay.vision_language.chat_server import ChatServer, image_parts
+from assay.vision_language.completions import written_text
+from assay.vision_language.http_questions import UnansweredError
+from assay.vision_language.inquiry import Inquiry
+from assay.vision_language.writer import Written
 
 
 class OpenAiWriter:

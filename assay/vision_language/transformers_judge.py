@@ -17,11 +17,11 @@ from torch import Tensor
 from assay.answer_tokens import AnswerTokens
 from assay.questions import IMAGE
 from assay.serving.model_files import ModelLoadError
-from services.vision_language.answers import Answer, answer_from_logits
-from services.vision_language.inquiry import Inquiry
-from services.vision_language.judge import Answers
-from services.vision_language.passes import passes
-from services.vision_language.vision_language_model import VisionLanguageModel
+from assay.vision_language.answers import Answer, answer_from_logits
+from assay.vision_language.inquiry import Inquiry
+from assay.vision_language.judge import Answers
+from assay.vision_language.passes import passes
+from assay.vision_language.vision_language_model import VisionLanguageModel
 
 logger = logging.getLogger("assay.vision_language")
 

@@ -4,8 +4,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from services.vision_language.http_questions import UnansweredError, sendable
-from services.vision_language.top_logprobs import ListedToken
+from assay.vision_language.http_questions import UnansweredError, sendable
+from assay.vision_language.top_logprobs import ListedToken
 
 logger = logging.getLogger("assay.vision_language")
 

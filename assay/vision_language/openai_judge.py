@@ -10,14 +10,14 @@ from typing import Any
 
 from assay.background_loop import run_in_background
 from assay.outcomes import Failed
-from services.vision_language.answers import Answer
-from services.vision_language.chat_server import ChatServer, image_parts
-from services.vision_language.completions import listed_tokens
-from services.vision_language.config import AnswersBlock
-from services.vision_language.http_questions import UnansweredError
-from services.vision_language.inquiry import Inquiry
-from services.vision_language.judge import Answers
-from services.vision_language.top_logprobs import UnreadableAnswerError, answer_from_top
+from assay.vision_language.answers import Answer
+from assay.vision_language.chat_server import ChatServer, image_parts
+from assay.vision_language.completions import listed_tokens
+from assay.vision_language.config import AnswersBlock
+from assay.vision_language.http_questions import UnansweredError
+from assay.vision_language.inquiry import Inquiry
+from assay.vision_language.judge import Answers
+from assay.vision_language.top_logprobs import UnreadableAnswerError, answer_from_top
 
 
 class OpenAiJudge:

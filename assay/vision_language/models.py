@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from services.vision_language.config import AnswersBlock, OpenAiBlock, TransformersBlock
-from services.vision_language.judge import Judge
-from services.vision_language.writer import Writer
+from assay.vision_language.config import AnswersBlock, OpenAiBlock, TransformersBlock
+from assay.vision_language.judge import Judge
+from assay.vision_language.writer import Writer
 
 if TYPE_CHECKING:
-    from services.vision_language.vision_language_model import VisionLanguageModel
+    from assay.vision_language.vision_language_model import VisionLanguageModel
 
 
 def load_model(block: TransformersBlock, affirmation: str) -> "VisionLanguageModel":
@@ -17,7 +17,7 @@ def load_model(block: TransformersBlock, affirmation: str) -> "VisionLanguageMod
         ModelLoadError: it cannot be found, or not be loaded completely.
     """
     # Here, for a model elsewhere needs no torch.
-    from services.vision_language.vision_language_model import VisionLanguageModel
+    from assay.vision_language.vision_language_model import VisionLanguageModel
 
     settings = block.model_dump(exclude={"name", "model", "max_images_per_pass"})
     return VisionLanguageModel.load(block.model, affirmation=affirmation, **settings)
@@ -33,15 +33,15 @@ def build_judge_and_writer(
         ModelLoadError: the model cannot.
     """
     if isinstance(block, OpenAiBlock):
-        from services.vision_language.chat_server import ChatServer
-        from services.vision_language.openai_judge import OpenAiJudge
-        from services.vision_language.openai_writer import OpenAiWriter
+        from assay.vision_language.chat_server import ChatServer
+        from assay.vision_language.openai_judge import OpenAiJudge
+        from assay.vision_language.openai_writer import OpenAiWriter
 
         server = ChatServer(block, answers.affirmative)
         return OpenAiJudge(server, answers) if judges else None, OpenAiWriter(server) if writes else None
     from assay.answer_tokens import find_answer_tokens
-    from services.vision_language.transformers_judge import TransformersJudge
-    from services.vision_language.transformers_writer import TransformersWriter
+    from assay.vision_language.transformers_judge import TransformersJudge
+    from assay.vision_language.transformers_writer import TransformersWriter
 
     vlm, most = load_model(block, answers.affirmative), block.max_images_per_pass
     judge = None

@@ -14,9 +14,9 @@ from assay.background_loop import run_in_background
 from assay.errors import ConfigError
 from assay.images import RgbArray, encode
 from assay.questions import IMAGE
-from services.vision_language.config import OpenAiBlock
-from services.vision_language.http_questions import HttpQuestions, UnansweredError
-from services.vision_language.inquiry import Inquiry
+from assay.vision_language.config import OpenAiBlock
+from assay.vision_language.http_questions import HttpQuestions, UnansweredError
+from assay.vision_language.inquiry import Inquiry
 
 # Servers differ in which of these they read as marks in a message's text; none belongs in a prompt.
 _MARKS = ("<|im_start|>", "<|im_end|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|endoftext|>")
