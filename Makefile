@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 PROTO_BASE ?= main
 
-DOCKERFILES := services/geneval/Dockerfile services/geneval/mmdet/Dockerfile services/verifier/Dockerfile trainer/Dockerfile
+DOCKERFILES := services/geneval/Dockerfile services/geneval/mmdet/Dockerfile services/verifier/Dockerfile services/spatial/Dockerfile trainer/Dockerfile
 TOKEN_FILE := secrets/assay_token
 
 .PHONY: setup train test test-ray mmdet test-mmdet compose compose-test lint format serve bench bench-learning proto clean

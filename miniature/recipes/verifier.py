@@ -141,13 +141,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--scenes", type=int, default=20_000, help="drawn before training begins")
     parser.add_argument("--held-out", type=int, default=600)
+    parser.add_argument("--start", type=Path, help="go on from this model instead of from scratch")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
     torch.set_flush_denormal(True)
     rng = np.random.default_rng(args.seed)
     asked = [template.text for template in read_questions().values()]
-    model, processor = build_vlm([*texts(), *asked], seed=args.seed)
+    if args.start:
+        model = AutoModelForImageTextToText.from_pretrained(args.start, dtype=torch.float32)
+        processor = AutoProcessor.from_pretrained(args.start)
+    else:
+        model, processor = build_vlm([*texts(), *asked], seed=args.seed)
     heads = PatchHeads(model.config.vision_config.hidden_size)
     parameters = [*model.train().parameters(), *heads.parameters()]
     print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters", flush=True)
