@@ -159,3 +159,12 @@ def zero_shot(
     further, file = flags.pop("overrides") or [], flags.pop("config")
     flags["targets"] = flags.pop("target")
     raise typer.Exit(hand_over("spatial zero-shot", file, [*given(flags), *further]))
+
+
+@spatial_app.command()
+def check(
+    overrides: Overrides = None,
+    config: Annotated[Path | None, typer.Option(help="Of the training. Default: the miniature's.")] = None,
+) -> None:
+    """Make the first batch of `assay train spatial` without loading the model, and say what is in it."""
+    raise typer.Exit(hand_over("spatial check", config, overrides or []))

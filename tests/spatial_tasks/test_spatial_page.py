@@ -18,8 +18,13 @@ from pipelines.spatial_tasks.zero_shot import TASKS, ZeroShotSettings
 PAGE = "docs/spatial_tasks.md"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 #: What makes a command small: what is shown is that it is right.
-SMALLER = {"miniature.x3": "--scenes 5", "miniature.recipes": "--minutes 0.01 --examples 8 --batch 2 --held-out 2"}
-TRAINS = "miniature.recipes"
+SMALLER = {
+    "miniature.x3": "--scenes 5",
+    "miniature.recipes": "--minutes 0.01 --examples 8 --batch 2 --held-out 2",
+    "spatial check": "batch_size=2",
+    "train spatial": "batch_size=2 epochs=null max_steps=1 evaluate_every_steps=0",
+}
+TRAINS = ("miniature.recipes", "spatial check", "train spatial")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +35,7 @@ def target() -> Iterator[str]:
 
 def test_every_command_of_the_page_runs(tmp_path: Path, target: str) -> None:
     home = make_home(tmp_path)
-    commands = [command for command in commands_of(PAGE) if " serve " not in command and TRAINS not in command]
+    commands = [command for command in commands_of(PAGE) if " serve " not in command and not trains(command)]
     assert len(commands) == 4
     for command in commands:
         command = command.replace("localhost:50055", target)
@@ -46,9 +51,18 @@ def test_every_command_of_the_page_runs(tmp_path: Path, target: str) -> None:
 
 @pytest.mark.slow
 def test_the_training_of_the_page_runs(tmp_path: Path) -> None:
-    (command,) = (command for command in commands_of(PAGE) if TRAINS in command)
-    run(command, make_home(tmp_path))
-    assert (tmp_path / "runs/spatial_zero_shot/model.safetensors").exists()
+    home = make_home(tmp_path)
+    commands = commands_of(PAGE)
+    assert sum(map(trains, commands)) == 3
+    for command in commands:
+        if trains(command) or "miniature.x3" in command or "spatial build" in command:
+            run(command, home)
+    assert (home / "runs/spatial_zero_shot/model.safetensors").exists()
+    assert (home / "runs/miniature_spatial/model/model.safetensors").exists()
+
+
+def trains(command: str) -> bool:
+    return any(name in command for name in TRAINS)
 
 
 def run(command: str, home: Path) -> None:

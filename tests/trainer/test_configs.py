@@ -18,10 +18,9 @@ ACCELERATE_PROCESSES = {"one_gpu": 1, "eight_gpus_ddp": 8, "eight_gpus_fsdp2": 8
 MINIATURE = ROOT / "configs/train/miniature_counting.yaml"
 
 
-#: Verifiers' are tested in tests/trainer/vlm.
-CONFIGS = [
-    path for path in sorted((ROOT / "configs/train").glob("*.yaml")) if not path.stem.endswith(("_orm", "_parm"))
-]
+#: Those of judges are tested in tests/trainer/vlm.
+OTHERS = ("_orm", "_parm", "_spatial")
+CONFIGS = [path for path in sorted((ROOT / "configs/train").glob("*.yaml")) if not path.stem.endswith(OTHERS)]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
