@@ -132,11 +132,13 @@ def test_metrics_openapi_and_scorers(server: BackgroundServer) -> None:
 
 
 def test_readiness_follows_the_drain() -> None:
-    with serve_in_background([MeanScorer()], http_port=0, drain_notice_s=0.4) as server:
+    with serve_in_background([MeanScorer()], http_port=0, drain_notice_s=2.0) as server:
         assert httpx.get(f"{server.http_url}/readyz").status_code == 200
         thread = threading.Thread(target=server.drain)
         thread.start()
-        time.sleep(0.15)
-        assert httpx.get(f"{server.http_url}/readyz").status_code == 503
+        deadline = time.monotonic() + 1.5
+        while httpx.get(f"{server.http_url}/readyz").status_code != 503:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         assert httpx.get(f"{server.http_url}/healthz").status_code == 200
         thread.join(5)
