@@ -71,6 +71,12 @@ def generate(
         int | None, typer.Option("--batch_size", help="Instructions of a sample rendered in one pass. Default: 8.")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16. Default: auto.")] = None,
+    score: Annotated[
+        str | None, typer.Option(help="spatial: have what records tell in `relation` judged, before and after.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Spatial service's address; may be given again. Default: localhost:50055.")
+    ] = None,
     engine: Engine = None,
     workers: Workers = None,
     ray_address: RayAddress = None,
@@ -79,9 +85,10 @@ def generate(
     shard: Shard = None,
     indices: Indices = None,
 ) -> None:
-    """Make an image for each instruction that planning models wrote, with FLUX.2 klein."""
+    """Make an image for each instruction that planning models wrote, with FLUX.2 klein; --score has them judged."""
     flags = dict(locals())
     flags["skip_existing"] = False if flags.pop("no_skip_existing") else None
+    flags["targets"] = flags.pop("target")
     if planning_model is not None and all_planning_models is None:
         flags["all_planning_models"] = False  # of the configuration file, which the command line overrules
     further = ["planning_model=null"] if all_planning_models and planning_model is None else []

@@ -68,6 +68,21 @@ class Edit:
         return tuple(item for item in self.source.objects if item in self.result.objects)
 
     @property
+    def relation(self) -> tuple[str, str, str] | None:
+        """(class, relation, class) that a move brings about: clear in the result, and not so in the source.
+
+        None for other edits, and where there is none: the other object must be the only one of its class.
+        """
+        if self.operation != "move" or self.edited is None:
+            return None
+        (old,) = (item for item in self.source.objects if item.class_name == self.edited.class_name)
+        for other in _single_objects(self.result):
+            now = _clear_relation(self.edited, other) if other.class_name != self.edited.class_name else None
+            if now is not None and now != _clear_relation(old, other):
+                return self.edited.class_name, now, other.class_name
+        return None
+
+    @property
     def task(self) -> GenEvalMetadata:
         """The GenEval task that the result fulfils; its tag makes the threshold for exact counts apply."""
         counts = Counter((item.class_name, item.color) for item in self.result.objects)
@@ -166,6 +181,16 @@ def _single_objects(scene: Scene) -> list[WorldObject]:
     """The objects that their class alone tells from all others."""
     counts = Counter(item.class_name for item in scene.objects)
     return [item for item in scene.objects if counts[item.class_name] == 1]
+
+
+def _clear_relation(item: WorldObject, other: WorldObject) -> str | None:
+    """How an object of the same size stands to another, as clearly as in `miniature.prompts.scene_for`'s scenes."""
+    right, down = item.left - other.left, item.top - other.top
+    if max(abs(right), abs(down)) < 16 or max(abs(right), abs(down)) < 2 * min(abs(right), abs(down)):
+        return None
+    if abs(right) > abs(down):
+        return "right of" if right > 0 else "left of"
+    return "below" if down > 0 else "above"
 
 
 def _choose(scene: Scene, rng: np.random.Generator) -> WorldObject:

@@ -4,7 +4,7 @@ Under the root: the source pictures, `datasets/evaluation/miniature/images/{id}_
 `assay generate` reads, `predicted_instructions/{planning_model}/results.jsonl`; and `expected.jsonl`, one line for each
 picture to be generated (`id` and `k` name it: `{id}/img_{k}.png`) with the GenEval task that judges it, and the box
 where the edited object should be, null where any place is right. Every instruction of a record starts from the same
-source.
+source. Where a move brings about a relation between two objects, the record tells it, for `assay generate --score`.
 """
 
 import argparse
@@ -40,12 +40,15 @@ def write_planned_edits(root: Path, samples: int, seed: int, planning_model: str
 
 
 def _record(number: int, edits: list[Edit]) -> dict[str, Any]:
+    names = ("subject", "relation", "reference")
+    relations = [edit.relation and dict(zip(names, edit.relation, strict=True)) for edit in edits]
     return {
         "id": number,
         "dataset": "miniature",
         "question": "What should be done to this picture?",
         "image_paths": [f"dataset/{IMAGES}/{number}_0.png"],  # planners write `dataset/` for `datasets/`
         "instructions": [edit.instruction for edit in edits],
+        **({"relation": relations} if any(relations) else {}),
     }
 
 

@@ -1,7 +1,8 @@
-"""`assay generate`: read the planners' instructions, and make an image for each."""
+"""`assay generate`: read the planners' instructions, make an image for each, and have it judged where that is asked."""
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,19 +14,23 @@ from generators.precision import resolved
 from pipelines.engine.job import Job, run_job
 from pipelines.engine.stage import Stage
 from pipelines.generate.image_worker import LoadImageWorker, check_images
-from pipelines.generate.plan import STAGE, plan_units
+from pipelines.generate.plan import SCORE_STAGE, SCORER, STAGE, plan_scores, plan_units
 from pipelines.generate.records import planning_models, read_records
+from pipelines.generate.score_worker import CONCURRENCY, LoadSpatialScoreWorker
 from pipelines.generate.settings import GenerateSettings
+from pipelines.generate.spatial_scores import FILE as SCORES
+from pipelines.generate.spatial_scores import in_words
 from pipelines.generate.statistics import JOB, write_statistics
+from pipelines.reward_service import ServiceAddress
 
 MODEL_FILES = ("**/*.safetensors", "**/*.json", "**/*.txt", "**/*.jinja")
 
 
 def generate(config: Path | None, overrides: Sequence[str]) -> int:
-    """Run `assay generate`; 0 if every sample is done, 1 if some failed.
+    """Run `assay generate`; 0 if every sample is done, 1 if some failed, or have no score that was asked for.
 
     Raises:
-        AssayError: settings, records or checkpoint are wrong, or the run cannot go on.
+        AssayError: settings, records or checkpoint are wrong, no service answers, or the run cannot go on.
     """
     settings = load_config(GenerateSettings, config, overrides)
     gpus_seen = torch.cuda.device_count()
@@ -33,13 +38,18 @@ def generate(config: Path | None, overrides: Sequence[str]) -> int:
     settings = settings.model_copy(update={"dtype": dtype})
     root = settings.predicted_instructions_root
     names = planning_models(root) if settings.planning_model is None else [settings.planning_model]
-    records = {name: read_records(root, name) for name in names}
+    records = {name: read_records(root, name, with_relations=settings.score is not None) for name in names}
+    service = ServiceAddress(settings.targets, settings.deadline_s, settings.tls_ca)
+    fingerprint = None if settings.score is None else service.fingerprints([SCORER])[SCORER]
     checkpoint = locate_checkpoint(settings.flux_ckpt)
     for warning in step_warnings(settings, distilled=is_distilled(checkpoint)):
         print(f"assay: warning: {warning}", file=sys.stderr)
     digest = digest_folder(checkpoint, MODEL_FILES)
     limit = None if settings.max_samples == -1 else settings.max_samples
-    units = [unit for name in names for unit in plan_units(records[name], settings, name, digest)]
+    images = {name: plan_units(records[name], settings, name, digest) for name in names}
+    units = [unit for name in names for unit in images[name]]
+    if fingerprint is not None:  # all images first, so that the generator is loaded once
+        units += [unit for name in names for unit in plan_scores(records[name], images[name], fingerprint)]
     load = LoadImageWorker(
         checkpoint.resolve(),
         settings.num_inference_steps,
@@ -50,10 +60,26 @@ def generate(config: Path | None, overrides: Sequence[str]) -> int:
         settings.dtype,
     )
     variants = {unit.variant: unit.variant for unit in units}
-    job = Job(JOB, units, {STAGE: Stage(STAGE, load, check_images)}, variants, write_statistics, limit)
+    stages = {
+        STAGE: Stage(STAGE, load, check_images),
+        SCORE_STAGE: Stage(SCORE_STAGE, LoadSpatialScoreWorker(service), concurrency=CONCURRENCY),
+    }
+    scored = [] if fingerprint is None else list(variants)
+    job = Job(JOB, units, stages, variants, lambda ledger: write_statistics(ledger, scored), limit)
     report = run_job(job, settings, settings.output_root, gpus_seen)
     print(report.sentence(settings.output_root))
-    return 0 if report.complete else 1
+    unscored = print_scores(settings.output_root, scored)
+    return 0 if report.complete and not unscored else 1
+
+
+def print_scores(root: Path, variants: Iterable[str]) -> int:
+    """Print a line a variant, and return how many images have no score that should have one."""
+    unscored = 0
+    for variant in variants:
+        scores = json.loads((root / variant / SCORES).read_text())
+        print(f"{variant}: {in_words(scores)}")
+        unscored += scores["views"]["unscored"]
+    return unscored
 
 
 def step_warnings(settings: GenerateSettings, *, distilled: bool) -> list[str]:

@@ -1,6 +1,7 @@
-"""A unit of work for each sample: what decides its images, and where they go."""
+"""A unit of work for each sample: what decides its images, and where they go. And one for the scores of its images."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from pipelines.generate.records import Record
 from pipelines.generate.settings import GenerateSettings
 
 STAGE = "generate"
+SCORE_STAGE = "spatial"
+SCORER = "relation"
+#: Where scores are published: not in the samples' folders, which are published whole with the images.
+SCORES_FOLDER = ".spatial_scores"
 
 
 def plan_units(
@@ -42,6 +47,33 @@ def plan_units(
         )
         units.append(unit)
     return units
+
+
+def plan_scores(records: Sequence[Record], images: Sequence[Unit], fingerprint: str) -> list[Unit]:
+    """One unit for each record of which a relation is told.
+
+    Args:
+        records: of which the others are left alone.
+        images: the unit of each record's images.
+        fingerprint: of the scorer.
+    """
+    return [
+        Unit(
+            item=unit.item,
+            variant=unit.variant,
+            stage=SCORE_STAGE,
+            folder=f"{SCORES_FOLDER}/{unit.folder}",
+            inputs={
+                "id": record.id,
+                "relations": [None if one is None else asdict(one) for one in record.relations],
+                "fingerprint": fingerprint,
+            },
+            locations=unit.locations,
+            needs=(unit,),
+        )
+        for record, unit in zip(records, images, strict=True)
+        if record.relations is not None
+    ]
 
 
 def generation_model(settings: GenerateSettings) -> str:

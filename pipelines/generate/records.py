@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import ConfigError
+from assay.tasks import SpatialTask
+from pipelines.generate.relations import check_relations, read_relations
 
 FILE = "results.jsonl"
 REQUIRED = ("id", "dataset", "image_paths", "instructions")
 #: Names that the run itself writes beside the samples' folders.
-RESERVED = ("stats.json", "run.log")
+RESERVED = ("stats.json", "spatial_scores.json", "run.log")
 #: What file systems take, less what temporary names add.
 LONGEST_NAME = 200
 #: More faults than these are counted, not listed.
@@ -28,12 +30,15 @@ class Record:
         dataset: name of the dataset.
         image_paths: references, in the order in which the instructions speak of them.
         instructions: one image is made for each; may be empty.
+        relations: what the image of each instruction should show, None where nothing is said of it; None if the
+            record says nothing, or was not asked.
     """
 
     id: int | str
     dataset: str
     image_paths: tuple[str, ...]
     instructions: tuple[str, ...]
+    relations: tuple[SpatialTask | None, ...] | None = None
 
 
 def planning_models(root: Path) -> list[str]:
@@ -48,8 +53,13 @@ def planning_models(root: Path) -> list[str]:
     return names
 
 
-def read_records(root: Path, planning_model: str) -> list[Record]:
+def read_records(root: Path, planning_model: str, *, with_relations: bool = False) -> list[Record]:
     """The records of one planning model, in the file's order.
+
+    Args:
+        root: of the planners' folders.
+        planning_model: whose.
+        with_relations: read `relation`, too; else it is a key like any other, and may be anything.
 
     Raises:
         ConfigError: the file is missing, or lines of it are malformed; names each line, field and value.
@@ -62,15 +72,24 @@ def read_records(root: Path, planning_model: str) -> list[Record]:
     faults: list[str] = []
     first_lines: dict[tuple[str, str], int] = {}
     for number, values in read_objects(path, REQUIRED, faults):
-        if problems := list(_problems(values)):
+        problems = list(_problems(values))
+        if with_relations and not problems:
+            problems = list(check_relations(values.get("relation"), len(values["instructions"])))
+        if problems:
             faults += [f"{path}:{number}: {problem}" for problem in problems]
             continue
-        record = Record(values["id"], values["dataset"], tuple(values["image_paths"]), tuple(values["instructions"]))
+        record = _record(values, with_relations=with_relations)
         if (earlier := first_lines.setdefault((record.dataset, str(record.id)), number)) != number:
             faults.append(f"{path}:{number}: id = {record.id!r} of dataset {record.dataset!r} is on line {earlier} too")
         records.append(record)
     refuse(faults)
     return records
+
+
+def _record(values: dict[str, Any], *, with_relations: bool) -> Record:
+    relations = read_relations(values.get("relation"), len(values["instructions"])) if with_relations else None
+    paths, instructions = tuple(values["image_paths"]), tuple(values["instructions"])
+    return Record(values["id"], values["dataset"], paths, instructions, relations)
 
 
 def refuse(faults: list[str]) -> None:

@@ -1,6 +1,7 @@
 """The arguments of `assay generate`; names and defaults are those of the system's own description."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -25,6 +26,10 @@ class GenerateSettings(BatchSettings):
         max_samples: only the first of each planning model; -1 is all.
         batch_size: instructions of one sample that are rendered in one pass.
         dtype: of the weights; `auto` is bfloat16 on a GPU and float32 on the CPU.
+        score: `spatial` has the images judged by a spatial service where a record tells a `relation`.
+        targets: addresses of the service's replicas.
+        deadline_s: for the images of one sample, all retries included.
+        tls_ca: PEM file of the authority that signed the service's certificate; switches TLS on.
     """
 
     planning_model: str | None = None
@@ -41,9 +46,20 @@ class GenerateSettings(BatchSettings):
     max_samples: int = Field(default=-1, ge=-1)
     batch_size: int = Field(default=8, ge=1)
     dtype: Precision = "auto"
+    score: Literal["spatial"] | None = None
+    targets: tuple[str, ...] = Field(default=("localhost:50055",), min_length=1)
+    deadline_s: float = Field(default=600.0, gt=0)
+    tls_ca: Path | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> "GenerateSettings":
         if (self.planning_model is not None) == self.all_planning_models:
             raise ValueError("give either planning_model or all_planning_models")
+        return self
+
+    @model_validator(mode="after")
+    def _service_goes_with_scores(self) -> "GenerateSettings":
+        for name in ("targets", "deadline_s", "tls_ca"):
+            if self.score is None and name in self.model_fields_set:
+                raise ValueError(f"{name} goes with score; allowed for score: spatial")
         return self

@@ -1,7 +1,11 @@
-"""`stats.json` of each (dataset, planning model, checkpoint): how many samples have 0, 1, 2, ... images."""
+"""`stats.json` of each (dataset, planning model, checkpoint): how many samples have 0, 1, 2, ... images.
+
+Where images were judged, `spatial_scores.json` beside it and each sample's `scores.json`, too.
+"""
 
 import json
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +13,30 @@ from assay.files import write_whole
 from pipelines.engine.ledger import Ledger, State
 from pipelines.engine.status import read_plans
 from pipelines.engine.unit import PlannedUnit
+from pipelines.generate.plan import STAGE
+from pipelines.generate.spatial_scores import write_spatial_scores
 
 JOB = "generate"
 
 
-def write_statistics(ledger: Ledger) -> list[Path]:
-    """Derive every variant's `stats.json` from the ledger. Samples that failed or are not done yet are in none."""
+def write_statistics(ledger: Ledger, scored: Collection[str] = ()) -> list[Path]:
+    """Derive every variant's files from the ledger. Samples that failed or are not done yet are in no `stats.json`.
+
+    Args:
+        ledger: of an output folder.
+        scored: variants whose images were to be judged, also those where no record tells a relation.
+    """
     paths = []
     for plan in read_plans(ledger):
         if plan.job != JOB:
             continue
         path = ledger.root / plan.variant / "stats.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(statistics(ledger, plan.units), indent=2) + "\n")
+        images = [unit for unit in plan.units if unit.stage == STAGE]
+        write_whole(path, json.dumps(statistics(ledger, images), indent=2) + "\n")
         paths.append(path)
+        if plan.variant in scored or len(images) < len(plan.units):
+            paths.append(write_spatial_scores(ledger, plan))
     return paths
 
 
