@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from page_commands import commands_of, make_home
 from PIL import Image
 from served_geneval import serve_geneval
+from served_relation import serve_relation
 
 from assay.client import RewardClient
 from assay.outcomes import Scored
@@ -35,15 +37,28 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_command_of_the_page_runs(home: Path) -> None:
+@pytest.fixture(scope="module")
+def relation_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serve_relation(tmp_path_factory.mktemp("judge")) as server:
+        yield server.target
+
+
+def test_every_command_of_the_page_runs(home: Path, relation_service: str) -> None:
     commands = commands_of(PAGE)
     assert len(commands) >= 10
+    assert sum("localhost:50055" in command for command in commands) == 1
     for command in commands:
+        command = command.replace("localhost:50055", relation_service)
         done = subprocess.run(
             ["bash", "-c", command], cwd=home, env=ENVIRONMENT, capture_output=True, text=True, timeout=240
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
+    check_images(home)
+    check_scores(home)
+
+
+def check_images(home: Path) -> None:
     records = [json.loads(line) for line in (home / f"predicted_instructions/{PLANNER}/results.jsonl").open()]
     run = home / f"generated_images/miniature/{PLANNER}/flux2-klein-4B"
     for record in records:
@@ -52,6 +67,19 @@ def test_every_command_of_the_page_runs(home: Path) -> None:
         assert all(Image.open(image).size == (64, 64) for image in images)
     stats = json.loads((run / "stats.json").read_text())
     assert sum(number for name, number in stats["summary"].items() if name.startswith("number of")) == len(records)
+
+
+def check_scores(home: Path) -> None:
+    """Moves bring about what they should: by boxes, or by the model's guess where an object is not found, or twice."""
+    run = home / f"runs/generate/generated_images/miniature/{PLANNER}/flux2_klein"
+    found = json.loads((run / "spatial_scores.json").read_text())
+    samples = found["samples"]
+    assert (samples["planned"], samples["judged"]) == (24, samples["with_relation"])
+    assert samples["with_relation"] + samples["without_relation"] == 24
+    assert (found["views"]["unscored"], found["failures"]) == (0, [])
+    assert found["pairs"] == found["views"]["with_relation"] >= 5
+    assert found["before"] < 0.5 < found["after"]
+    assert found["change"][0] == pytest.approx(found["after"] - found["before"], abs=2e-6)
 
 
 def test_a_killed_run_resumes_to_the_files_of_an_undisturbed_one(home: Path) -> None:
