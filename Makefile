@@ -78,6 +78,7 @@ bench: setup  ## compare side by side, and print ratios
 	$(BIN)/python benchmarks/image_generation.py
 	$(BIN)/python benchmarks/geneval_evaluation.py
 	$(BIN)/python benchmarks/verifier.py
+	$(BIN)/python benchmarks/spatial_evaluation.py
 	$(BIN)/python benchmarks/training_throughput.py --speeds 1
 
 bench-learning: setup  ## minutes of training to the same gain, algorithm by algorithm: some hours, and it goes on where it was stopped

@@ -2,7 +2,7 @@
 
     python benchmarks/verify_and_reinforce.py --output runs/verify_and_reinforce
 
-From the generator and the zero-shot judge as they are committed, by the commands that users type:
+From a generator and a zero-shot judge (`--model`, `--zero-shot`), by the commands that users type:
 
     assay data verifier     pictures, labelled by the GenEval service
     assay train orm, parm   verifiers fine-tuned on them
@@ -11,8 +11,9 @@ From the generator and the zero-shot judge as they are committed, by the command
     assay evaluate geneval  what the GenEval service says of the chosen ones
 
 Rows are compared with the first one pair by pair (prompt and number of the picture); intervals are 95 % of a bootstrap
-over prompts. The last row chooses by GenEval itself: no verifier can do better with these candidates. What is done is
-kept: every command goes on where it was interrupted.
+over prompts. The last row chooses by GenEval itself: no verifier can do better with these candidates. The small world
+has few prompts: verifiers and preferences are learnt from other pictures of the same ones. What is done is kept: every
+command goes on where it was interrupted.
 """
 
 import argparse
@@ -31,8 +32,6 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
-MODEL = "miniature/weights/showo"
-ZERO_SHOT = "miniature/weights/verifier_zero_shot"
 DATA = "configs/pipelines/miniature_verifier_data.yaml"
 PROMPTS = "configs/pipelines/prompts/miniature_geneval.jsonl"
 
@@ -69,6 +68,8 @@ ROWS = [
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/verify_and_reinforce"))
+    parser.add_argument("--model", default="miniature/weights/showo", help="Show-o's folder")
+    parser.add_argument("--zero-shot", default="miniature/weights/verifier_zero_shot", help="the judge's folder")
     parser.add_argument("--candidates", type=int, default=20, help="N of best of N")
     parser.add_argument("--images", type=int, default=2, help="for each prompt")
     parser.add_argument("--data-candidates", type=int, default=40, help="pictures of each prompt to learn from")
@@ -97,17 +98,16 @@ class Experiment:
         with self._serving("geneval") as geneval:
             self._make_data("data", geneval, ["steps=[2,4,6,8,9,10,11,12]"])
             for name in ("orm", "parm"):
-                data = self._root / "data"
-                self._train(
-                    name, [name, f"data.0.path={data}/{name}.json", f"held_out.0.path={data}/{name}_held_out.json"]
-                )
+                data = f"{self._root}/data/{name}"
+                files = [f"data.0.path={data}.json", f"held_out.0.path={data}_held_out.json"]
+                self._train(name, [name, f"model={self._args.zero_shot}", *files])
             self._reinforce("dpo", "data", geneval)
             self._make_data("data_iter", geneval, ["steps=[]", f"lora={self._root}/dpo", "seed=5678"])
             self._reinforce("dpo_iter", "data_iter", geneval, [f"model.cold_start_lora={self._root}/dpo"])
             with ExitStack() as services:
                 targets = {"geneval": geneval}
                 for name, model, scorers in (
-                    ("orm_zs", ZERO_SHOT, "[orm]"),
+                    ("orm_zs", self._args.zero_shot, "[orm]"),
                     ("orm_ft", self._root / "orm/model", "[orm]"),
                     ("parm", self._root / "parm/model", "[orm,parm-clarity,parm-potential]"),
                 ):
@@ -132,14 +132,19 @@ class Experiment:
             f"{name}.log",
             [
                 *("data", "verifier", "--config", DATA, "--output", f"{self._root / name}", "--target", geneval),
-                *(f"num_candidates={self._args.data_candidates}", *settings),
+                *("--model", self._args.model, f"num_candidates={self._args.data_candidates}", *settings),
             ],
         )
 
     def _reinforce(self, name: str, data: str, geneval: str, settings: Sequence[str] = ()) -> None:
         self._train(
             name,
-            ["dpo", f"algorithm.data={self._root / data}/pairs.jsonl", "run.trackers=[]"]
+            [
+                "dpo",
+                f"model.path={self._args.model}",
+                f"algorithm.data={self._root / data}/pairs.jsonl",
+                "run.trackers=[]",
+            ]
             + [f"run.threads={self._args.threads}", "evaluation.every_epochs=0"]
             + ([] if any(one.startswith("rewards=") for one in settings) else [f"rewards.0.targets=[{geneval}]"])
             + list(settings),
@@ -160,7 +165,7 @@ class Experiment:
         config = outdir / f"{_folder(row)}.yaml"
         outdir.mkdir(parents=True, exist_ok=True)
         settings: dict[str, Any] = {
-            "model": MODEL,
+            "model": self._args.model,
             "name": "showo",
             "metadata_file": PROMPTS,
             "outdir": str(outdir),

@@ -27,14 +27,18 @@ def listed_tokens(completion: Mapping[str, Any]) -> list[ListedToken]:
 
 
 def written_text(completion: Mapping[str, Any]) -> str:
-    """What the first choice of a completion says.
+    """What the first choice of a completion says; nothing, where it was cut off before it said anything (a server that
+    takes thinking out of the text).
 
     Raises:
         UnansweredError: it is no chat completion, or says nothing.
     """
     try:
-        text = completion["choices"][0]["message"]["content"]
-    except (IndexError, KeyError, TypeError) as error:
+        choice = completion["choices"][0]
+        text = choice["message"]["content"]
+        if text is None and choice.get("finish_reason") == "length":
+            return ""
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise _unreadable(completion) from error
     if not isinstance(text, str):
         raise _unreadable(completion)

@@ -46,7 +46,7 @@ def _claim(output: Path, sources: dict[str, str]) -> None:
     if record.is_file():
         others = json.loads(record.read_text())
         for name, source in sources.items():
-            if others.get(name) != source:
+            if others.get(name) != source and (output / name).exists():
                 raise ConfigError(f"{output} was made of {name} = {others.get(name)!r}, not {source!r}: choose another")
     elif any((output / name).exists() for name in sources):
         raise ConfigError(f"{output} holds a model, and does not say of what it was made: choose another")

@@ -25,14 +25,14 @@ def plan_units(
         model: what decides its texts, by name.
     """
     digest, name = cache(digest_if_there), settings.planning_model
-    root = settings.data_root if settings.data_root is not None else _folder(settings.questions)
+    root = image_root(settings)
     units = []
     for question in questions:
         paths = [resolve(root, path) for path in question.image_paths]
         units.append(
             Unit(
-                item=f"{question.dataset}/{question.id}",
-                variant=name,
+                item=str(question.id),
+                variant=f"{name}/{question.dataset}",
                 stage=STAGE,
                 folder=f"{name}/texts/{question.dataset}/{question.id}",
                 inputs={
@@ -52,5 +52,8 @@ def plan_units(
     return units
 
 
-def _folder(questions: Path) -> Path:
-    return questions if questions.is_dir() else questions.parent
+def image_root(settings: PlanningSettings) -> Path:
+    """What image paths are relative to."""
+    if settings.data_root is not None:
+        return settings.data_root
+    return settings.questions if settings.questions.is_dir() else settings.questions.parent

@@ -35,6 +35,8 @@ def read_template(path: Path | None) -> Template:
         text = (path or OWN_TEMPLATE).read_text(encoding="utf-8").rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"template = {str(path)!r} cannot be read: {error}") from error
+    if IMAGE in text:
+        raise ConfigError(f"template = {str(path)!r} holds {IMAGE!r}; allowed: the place {{images}}")
     places = re.findall(r"\{(\w+)\}", text)
     if unknown := [place for place in places if place not in PLACES]:
         raise ConfigError(f"template = {str(path)!r} has the place {{{unknown[0]}}}; allowed: {', '.join(PLACES)}")

@@ -15,7 +15,7 @@ JOB = "plan"
 
 
 def write_summary(ledger: Ledger) -> list[Path]:
-    """Write each planning model's `results.jsonl`, in the questions' order, and `summary.json`; return the files.
+    """Write each planning model's `results.jsonl`, of all datasets, and `summary.json`; return the files.
 
     A question that failed, or is not done yet, is in neither.
     """
@@ -23,7 +23,7 @@ def write_summary(ledger: Ledger) -> list[Path]:
     for plan in read_plans(ledger):
         if plan.job == JOB:
             for unit in plan.units:
-                variants[unit.variant].append(unit)
+                variants[unit.variant.partition("/")[0]].append(unit)
     paths = []
     for variant, units in variants.items():
         done = [unit for unit in units if ledger.state(unit) is State.DONE]

@@ -2,14 +2,19 @@
 side by side."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from assay.config import load_config
 from assay.errors import ConfigError
 from assay.files import write_whole
 from pipelines.spatial_tasks.building.command import build
+from pipelines.spatial_tasks.building.derivation import FILE as DERIVATION
+from pipelines.spatial_tasks.building.derivation import load_derivation
 from pipelines.spatial_tasks.building.settings import BuildSettings
 from pipelines.spatial_tasks.evaluation.command import evaluate
 from pipelines.spatial_tasks.evaluation.settings import EvalSettings, JudgeSettings
@@ -45,8 +50,8 @@ class ZeroShotSettings(JudgeSettings):
     data_root: Path | None = None
     out_dir: Path = Path("tmp/spatial_tasks_x3")
     output_dir: Path = Path("runs/eval_spatial_x3")
-    limit: int = -1
-    mode: str = "anchor"
+    limit: int = Field(default=-1, ge=-1)
+    mode: Literal["anchor", "allpairs"] = "anchor"
     anchor_k: int = 1
     alpha: float = 0.45
     use_dilated_mask: bool = True
@@ -60,8 +65,13 @@ def spatial_zero_shot(config: Path | None, overrides: Sequence[str]) -> int:
         AssayError: settings are wrong, no service answers, or a run cannot go on.
     """
     settings = load_config(ZeroShotSettings, config, overrides)
+    building = _building(settings)
     if not all((settings.out_dir / f"{name}.json").exists() for name in TASKS.values()):
-        _build(settings)
+        if build(_checked(building, settings)):
+            print("assay: not all scenes were built, so that nothing is evaluated; see above", file=sys.stderr)
+            return 1
+    else:
+        _check_built(settings.out_dir, building)
     codes, found = [], {}
     for title, name in TASKS.items():
         print(f"\n{title}: {name}")
@@ -87,14 +97,30 @@ def _cell(metrics: Mapping[str, Any], key: str) -> str:
     return f"{metrics[key]:.3f}" if of and metrics[key] is not None else "-"
 
 
-def _build(settings: ZeroShotSettings) -> None:
+def _building(settings: ZeroShotSettings) -> dict[str, Any]:
+    return {**settings.model_dump(include=set(BuildSettings.model_fields)), "emit_concat": True}
+
+
+def _checked(building: dict[str, Any], settings: ZeroShotSettings) -> BuildSettings:
     if settings.data_root is None:
         raise ConfigError(
             f"out_dir = {settings.out_dir} lacks questions, and data_root is not given; allowed: a folder that "
             "`assay spatial build` wrote, or data_root to build them from"
         )
-    values = settings.model_dump(include=set(BuildSettings.model_fields))
-    build(BuildSettings.model_validate({**values, "emit_concat": True}))
+    return BuildSettings.model_validate(building)
+
+
+def _check_built(folder: Path, building: Mapping[str, Any]) -> None:
+    """That the questions which are there are those that would be built."""
+    if not (folder / DERIVATION).is_file():  # made elsewhere
+        return
+    built = load_derivation(folder).model_dump()
+    for field in sorted(built.keys() & building.keys()):
+        if building[field] is not None and built[field] != building[field]:
+            raise ConfigError(
+                f"out_dir = {folder} was built with {field} = {built[field]!r}, not {building[field]!r}: choose "
+                "another out_dir, or delete that folder"
+            )
 
 
 def _evaluation(settings: ZeroShotSettings, name: str) -> EvalSettings:

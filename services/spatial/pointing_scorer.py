@@ -24,6 +24,8 @@ from services.spatial.pointing.reading import read_pointing
 from services.spatial.truth import Truth
 
 # Of a text that points time and again, and of one that does not end.
+#: Of an image: two views of some four million pixels side by side.
+MAX_PIXELS = 2 * 2048 * 2048
 MAX_EVIDENCE_POINTS, MAX_EVIDENCE_CHARACTERS = 64, 4000
 #: By scorer and number of views, the question that is asked if the caller has none.
 QUESTIONS = {
@@ -81,7 +83,7 @@ class PointingScorer:
             value_range=(0.0, 1.0),
             deterministic=writer.deterministic,
             tasks=("PointingTask",),
-            limits=limits or Limits(),
+            limits=limits or Limits(max_pixels_per_image=MAX_PIXELS),
         )
 
     @property
@@ -140,7 +142,7 @@ class PointingScorer:
         return Scored(
             hit_or_rightly_none,
             components,
-            Evidence(reason=reason, judge_text=text[:MAX_EVIDENCE_CHARACTERS], points=in_pixels),
+            Evidence(reason=reason, judge_text=text[-MAX_EVIDENCE_CHARACTERS:], points=in_pixels),
         )
 
 

@@ -55,6 +55,15 @@ def _of_geneval(task: GenEvalTask) -> tuple[Statement, ...]:
     placed = [(clause, clause.position) for clause in task.include if clause.position is not None]
     if not placed:
         raise RefusedError("MISSING_POSITION", "task.include has no position; allowed: one clause with it, or more")
+    related = {index for index, clause in enumerate(task.include) if clause.position is not None}
+    related |= {index for _, (_, index) in placed}
+    # To leave out what is asked besides would be to judge another task.
+    if task.exclude:
+        raise RefusedError("EXCLUDE_NOT_JUDGED", "task.exclude is not empty; allowed: none, relations alone are judged")
+    if others := [index for index in range(len(task.include)) if index not in related]:
+        raise RefusedError(
+            "CLAUSE_NOT_JUDGED", f"task.include[{others[0]}] is in no relation; allowed: clauses that are in one"
+        )
     return tuple(_statement(clause, relation, task.include[index]) for clause, (relation, index) in placed)
 
 

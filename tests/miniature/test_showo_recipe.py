@@ -13,6 +13,7 @@ from miniature.phi_tokenizer import SHOWO_MAX_LENGTH, build_phi_tokenizer
 from miniature.prompts import counting_metadata, sample_captioned_scene, sample_metadata, scene_for
 from miniature.recipes import showo, showo_tokenizer
 from miniature.recipes.counted_objects import exactly_counted
+from miniature.recipes.patch_heads import PatchHeads
 
 CAPTIONS = ["a photo of two apples", "a photo of a purple umbrella right of a purple umbrella"] * 4
 
@@ -83,29 +84,32 @@ def test_what_is_trained_is_what_is_drawn(pipeline: ShowoPipeline, tmp_path: Pat
     assert loaded("a photo of two apples", num_inference_steps=2).images[0].size == (64, 64)
 
 
-@pytest.mark.parametrize(
-    ("codes", "certainty", "wanted"),
-    [
-        ([0, 0, 0, 0], 9.0, 0.0),  # certain, but always the same
-        ([0, 1, 2, 3], 9.0, -math.log(4)),  # certain and all used
-        ([0, 1, 2, 3], 0.0, 0.0),  # all used, but none certain
-    ],
-)
-def test_the_entropy_loss_wants_certain_codes_and_all_of_them(
-    codes: list[int], certainty: float, wanted: float
-) -> None:
-    table = torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
-    numbers = certainty * table[torch.tensor(codes)].T.reshape(1, 2, 2, 2)
-    assert showo_tokenizer.entropy_loss(numbers, table).item() == pytest.approx(wanted, abs=1e-4)
+def test_patches_are_told_what_stands_in_them_and_background_weighs_less() -> None:
+    heads = PatchHeads(2, background_weight=0.5)
+    with torch.no_grad():
+        heads.linear.weight.zero_()
+        heads.linear.bias.zero_()
+        heads.linear.bias[1] = math.log(7)  # of 7 classes the first of all objects has 7 / 13, the others 1 / 13 each
+    patches = torch.zeros(1, 3, 64, dtype=torch.int64)
+    patches[0, 0, :2] = 1
+    by_class = (2 * math.log(13 / 7) + 62 * 0.5 * math.log(13)) / (2 + 62 * 0.5)
+    found = heads.loss(torch.zeros(1, 64, 2), patches)
+    assert found.item() == pytest.approx((by_class + math.log(11) + math.log(2)) / 3, rel=1e-5)
 
 
 def test_a_step_of_training_reaches_encoder_and_decoder() -> None:
-    model = showo_tokenizer.build_model(bits=6, width=8)
-    loss, error = showo_tokenizer.loss_of(model, showo_tokenizer.sample_pictures(2, np.random.default_rng(0)), 0.05)
-    loss.backward()
-    assert error.item() > 0
-    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
-    assert model.encoder.conv_in.weight.grad.abs().max() > 0
+    """By all four roads: after the numbers have become signs, too."""
+    rng = np.random.default_rng(0)
+    scenes = [sample_captioned_scene(rng).scene for _ in range(2)]
+    for share in (0.0, 0.9):
+        model = showo_tokenizer.build_model(bits=6, width=8)
+        heads = PatchHeads(6)
+        loss, error = showo_tokenizer.loss_of(model, heads, scenes, share)
+        loss.backward()
+        assert error.item() > 0
+        assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
+        assert model.encoder.conv_in.weight.grad.abs().max() > 0
+        assert heads.linear.weight.grad is not None
 
 
 def test_exact_scenes_are_counted_exactly_and_wrong_ones_are_not() -> None:

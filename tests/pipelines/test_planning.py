@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -49,6 +50,9 @@ TEXTS = {
         ("[]", []),
         ('[" ", "x "]', ["x"]),
         ('["old"]</think> 1. new', ["new"]),
+        ('Use [] if none helps. I suggest:\n["Look left."]', ["Look left."]),
+        ("[] would be wrong:\n1. Look left.", ["Look left."]),
+        ('<think>["a"] and on', None),
         ("", None),
         ("No view would help.", None),
     ],
@@ -167,6 +171,18 @@ def test_plans_are_read_and_drawn(server: ChatServer, questions: Path, tmp_path:
         for path in (tmp_path / "drawn").rglob("img_*.png")
     )
     assert drawn == ["0/img_0.png", "0/img_1.png", "1/img_0.png", "1/img_1.png"]
+
+
+def test_another_folder_of_questions_takes_nothing_from_the_first(
+    server: ChatServer, questions: Path, tmp_path: Path
+) -> None:
+    openai = {"name": "openai", "base_url": server.base_url, "model": "m"}
+    assert plan(None, settings(questions, openai)) == 0
+    others = tmp_path / "halls"
+    shutil.copytree(questions, others)
+    assert plan(None, settings(others, openai)) == 0
+    found = [(row["dataset"], row["id"]) for row in rows(tmp_path / "planned/m")]
+    assert sorted(found) == [(name, number) for name in ("halls", "rooms") for number in range(4)]
 
 
 def test_what_fails_fails_alone_and_is_asked_again(server: ChatServer, questions: Path, tmp_path: Path) -> None:

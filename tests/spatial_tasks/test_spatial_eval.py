@@ -259,7 +259,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(built: Path, tmp_path: Path) -
         process = subprocess.Popen(
             [sys.executable, "-c", SLOW_RUN, *flags], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not list((tmp_path / "killed/answers").glob("*/answers.json")):
             assert time.monotonic() < deadline
             assert process.poll() is None
@@ -351,6 +351,10 @@ def test_zero_shot_builds_once_and_puts_four_rows_side_by_side(
     assert cells["T2A missing"][1:] == ["-", "1.000", "-", "-", "-", "-"]
     assert cells["T2B difference"][2] == "-"
     assert "\n".join(lines) in result.output
+    with pytest.raises(ConfigError, match=r"questions was built with mode = 'anchor', not 'allpairs': choose another"):
+        spatial_zero_shot(None, [*again, "mode=allpairs"])
+    with pytest.raises(ConfigError, match=r"mode = 'some'; allowed|mode = 'some'"):
+        spatial_zero_shot(None, [*again, "mode=some"])
     with pytest.raises(ConfigError, match="lacks questions, and data_root is not given"):
         spatial_zero_shot(None, [f"out_dir={tmp_path / 'nothing'}"])
 

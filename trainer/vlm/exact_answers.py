@@ -67,13 +67,15 @@ class ExactAnswers:
         labels: Tensor = batch.pop("labels")[:, 1:].to(accelerator.device)
         floats = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in batch.items()}
         inputs = {name: value.to(accelerator.device) for name, value in floats.items()}
-        logits = model(**inputs).logits[:, :-1].float()
-        right = logits.argmax(-1) == labels
-        cross_entropy = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+        learnt = labels != IGNORED
+        logits = model(**inputs).logits[:, :-1][learnt].float()  # of answers alone: images have thousands of tokens
+        right, cross_entropy = torch.zeros_like(learnt), torch.zeros(labels.shape, device=labels.device)
+        right[learnt] = logits.argmax(-1) == labels[learnt]
+        cross_entropy[learnt] = F.cross_entropy(logits, labels[learnt], reduction="none")
         return [
             [
                 Written(bool(right[row, tokens].all()), float(cross_entropy[row, tokens].mean()))
-                for tokens in _runs(labels[row] != IGNORED)
+                for tokens in _runs(learnt[row])
             ]
             for row in range(len(numbers))
         ]

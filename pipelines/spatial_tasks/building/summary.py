@@ -38,8 +38,8 @@ OPTIONAL = ("t2a_train_multi.json", "t2b_train_multi.json")
 
 
 def write_summary(ledger: Ledger) -> list[Path]:
-    """Write all files, and return them. In `compat`, the random points of one object depend on all before it: there
-    are no files but the report until all is done.
+    """Write all files, and return them. In `compat`, the random points of one object depend on all before it: until
+    all is done, nothing is written but the report.
 
     Raises:
         ConfigError: the folder does not say how they are derived.
@@ -49,13 +49,13 @@ def write_summary(ledger: Ledger) -> list[Path]:
     states = {unit.name: ledger.state(unit) for unit in units}
     objects, problems = _objects(ledger, units, states)
     rows: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    whole = all(state is State.DONE for state in states.values())
     if settings.compat:
-        whole = all(state is State.DONE for state in states.values())
         objects = _drawn_in_turn(objects, settings.seed) if whole else []
     for one in objects:
         for row in samples_of(one, settings):
             rows[one.split, row["task"]].append(row)
-    written = _write(ledger.root, rows, settings)
+    written = _write(ledger.root, rows, settings) if whole or not settings.compat else []
     report = {
         "scenes": _counts(units, states, mark_worker.STAGE),
         "objects": len(objects),

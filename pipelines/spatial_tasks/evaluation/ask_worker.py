@@ -28,6 +28,8 @@ from pipelines.spatial_tasks.masks import UNREADABLE, Mask, read_mask, size_of
 from pipelines.spatial_tasks.points import Answer, Point, SideBySide, Size, read_answer
 
 STAGE = "ask"
+#: Failures of the service, not of a question: there may be an answer later.
+OF_THE_CALL = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "UNAUTHENTICATED")
 FILE = "answers.json"
 #: Calls under way at once, so that the service has batches to make of them.
 CONCURRENCY = 4
@@ -73,7 +75,7 @@ class AskWorker:
         (workplace.folder / FILE).write_text(json.dumps(results, indent=1) + "\n")
 
     def _ask(self, unit: Unit, asked: Sequence[tuple[Mapping[str, Any], _Shown]]) -> list[Outcome]:
-        """The outcomes; only those that are the question's own fault may be failures."""
+        """The outcomes; a question that fails by itself has no score, and costs the others nothing."""
         outcomes = self._client.score(
             [(*one.images, _as_picture(one.mask)) for _, one in asked],
             scorer=unit.inputs["scorer"],
@@ -85,7 +87,7 @@ class AskWorker:
             evidence=True,
         )
         for outcome in outcomes:
-            if isinstance(outcome, Failed) and outcome.code != "INVALID_ARGUMENT":
+            if isinstance(outcome, Failed) and outcome.code in OF_THE_CALL:
                 raise ServiceFailedError(f"{outcome.code} {outcome.reason}: {outcome.message}", reason=outcome.reason)
         return outcomes
 

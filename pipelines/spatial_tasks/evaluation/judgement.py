@@ -80,4 +80,4 @@ def lies_on(point: Point, mask: Mask) -> bool:
 
 def distance(one: Point, other: Point, size: Size = Size(1, 1)) -> float:  # noqa: B008
     """Euclidean, in pixels of a picture of that size."""
-    return math.sqrt(((one.x - other.x) * size.width) ** 2 + ((one.y - other.y) * size.height) ** 2)
+    return math.hypot((one.x - other.x) * size.width, (one.y - other.y) * size.height)

@@ -83,9 +83,7 @@ def _hits(point: Point, mask: Mask, is_concatenated: bool) -> bool:
             return False  # on the reference
         x, y = _clamped((x - 0.5) * 2, 1.0), _clamped(y, 1.0)
     size = size_of(mask)
-    column, row = (
-        int(_clamped(round(share * (side - 1)), side - 1)) for share, side in ((x, size.width), (y, size.height))
-    )
+    column, row = (round(_clamped(share * (side - 1), side - 1)) for share, side in ((x, size.width), (y, size.height)))
     return bool(mask[row, column])
 
 
