@@ -29,6 +29,17 @@ ContinueOnError = Annotated[
 ]
 Shard = Annotated[str | None, typer.Option(help="i/n: the i-th of n parts, i from 0.")]
 Indices = Annotated[str | None, typer.Option(help="Positions in the file, e.g. '0 3 10-20'.")]
+# Of `generate` alone.
+InstructionsRoot = Annotated[
+    Path | None,
+    typer.Option("--predicted_instructions_root", help="Holds NAME/results.jsonl. Default: predicted_instructions."),
+]
+Score = Annotated[
+    str | None, typer.Option(help="spatial: have what records tell in `relation` judged, before and after.")
+]
+SpatialTarget = Annotated[
+    list[str] | None, typer.Option(help="Spatial service's address; may be given again. Default: localhost:50055.")
+]
 
 
 def generate(
@@ -43,12 +54,7 @@ def generate(
         str | None,
         typer.Option("--flux_ckpt", help="FLUX.2 klein: folder or hub name. Default: checkpoints/flux2-klein-4B."),
     ] = None,
-    predicted_instructions_root: Annotated[
-        Path | None,
-        typer.Option(
-            "--predicted_instructions_root", help="Holds NAME/results.jsonl. Default: predicted_instructions."
-        ),
-    ] = None,
+    predicted_instructions_root: InstructionsRoot = None,
     output_root: Annotated[Path | None, typer.Option("--output_root", help="Default: generated_images.")] = None,
     num_inference_steps: Annotated[
         int | None, typer.Option("--num_inference_steps", help="Denoising steps. Default: 28.")
@@ -71,12 +77,8 @@ def generate(
         int | None, typer.Option("--batch_size", help="Instructions of a sample rendered in one pass. Default: 8.")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16. Default: auto.")] = None,
-    score: Annotated[
-        str | None, typer.Option(help="spatial: have what records tell in `relation` judged, before and after.")
-    ] = None,
-    target: Annotated[
-        list[str] | None, typer.Option(help="Spatial service's address; may be given again. Default: localhost:50055.")
-    ] = None,
+    score: Score = None,
+    target: SpatialTarget = None,
     engine: Engine = None,
     workers: Workers = None,
     ray_address: RayAddress = None,
