@@ -57,9 +57,12 @@ def score_of(outcome: Outcome, name: str) -> Scored:
         UnitError: there will be none.
         ServiceFailedError: there is none, and there may be one later.
     """
-    if not isinstance(outcome, Failed):
-        return outcome
-    said = f"{name}: {outcome.code} {outcome.reason}: {outcome.message}"
-    if outcome.code == "INVALID_ARGUMENT":
-        raise UnitError(said)
-    raise ServiceFailedError(said, reason=outcome.reason)
+    if isinstance(outcome, Failed):
+        raise failure_of(outcome, name)
+    return outcome
+
+
+def failure_of(failed: Failed, name: str) -> UnitError | ServiceFailedError:
+    """What to raise for it: an item at fault stays so, all else may pass."""
+    said = f"{name}: {failed.code} {failed.reason}: {failed.message}"
+    return UnitError(said) if failed.code == "INVALID_ARGUMENT" else ServiceFailedError(said, reason=failed.reason)

@@ -12,7 +12,7 @@ from assay.vision_language.config import OpenAiBlock
 from pipelines.engine.job import Job, run_job
 from pipelines.engine.stage import Stage
 from pipelines.planning.plan import STAGE, image_root, plan_units
-from pipelines.planning.planner import LoadPlanner, read_template
+from pipelines.planning.planner import LoadPlanner, read_plan_template
 from pipelines.planning.question_file import read_questions
 from pipelines.planning.settings import Backend, PlanningSettings
 from pipelines.planning.summary import JOB, write_summary
@@ -25,7 +25,7 @@ def plan(config: Path | None, overrides: Sequence[str]) -> int:
         AssayError: settings, questions or model are wrong, or the run cannot go on.
     """
     settings = load_config(PlanningSettings, config, overrides)
-    questions, template = read_questions(settings.questions), read_template(settings.template)
+    questions, template = read_questions(settings.questions), read_plan_template(settings.template)
     units = plan_units(questions, settings, template, _model(settings.backend))
     at_once = settings.backend.max_concurrency if isinstance(settings.backend, OpenAiBlock) else 1
     stage = Stage(STAGE, LoadPlanner(settings.backend, template), concurrency=at_once)

@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from assay.errors import ConfigError
-from assay.questions import IMAGE, content_parts
+from assay.questions import IMAGE, after_images, content_parts
 
 _SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 ANSWER = "answer"
@@ -117,7 +117,7 @@ def _conversation(entry: Any, folder: Path) -> Conversation:
         raise ValueError(f"image = {named!r}; allowed: a path, or a list of them")
     marks = sum(text.count(IMAGE) for text in said)
     if not marks:  # spatial data has its marks put in by whoever reads it
-        marks, said[0] = len(names), f"{IMAGE}\n" * len(names) + said[0]
+        marks, said[0] = len(names), after_images(said[0], len(names))
     if marks != len(names):
         raise ValueError(f"{len(names)} images, and {IMAGE} stands in its conversations {marks} times")
     if any(IMAGE in text for text in said[1::2]):
