@@ -1,8 +1,8 @@
 """Questions about scenes of the small world, with their right answers: what a verifier is pretrained on.
 
 None is worded as the questions that verifiers are asked in service (`assay.questions`): a model that learns from these
-alone judges them zero-shot. Half of the questions about a whole prompt have words strewn in at random, so that what a
-sentence is worded with matters less than the prompt in it.
+alone judges them zero-shot. A third of the questions about a whole prompt have words strewn in at random, so that what
+a sentence is worded with matters less than the prompt in it.
 """
 
 from collections.abc import Sequence
@@ -51,6 +51,7 @@ STRAY = (
     *("match", "Does", "accurately", "represent", "Can", "become", "Please", "Answer", "answer", "yes", "or", "no"),
     *("without", "explanation", "potential", "step", "certain"),
 )
+MOST_STRAY = 16  # on each side
 FAR_APART_PIXELS = 4
 MOST_TRIES = 40
 
@@ -97,8 +98,8 @@ def ask_match(scene: Scene, metadata: GenEvalMetadata, rng: np.random.Generator)
         wrong = (near(metadata, rng) for _ in range(MOST_TRIES))
         asked = next((task for task in wrong if not fulfils(scene, task)), metadata)
     text = str(rng.choice(MATCH)).format(prompt=asked["prompt"])
-    if rng.random() < 0.5:
-        before, after = (" ".join(rng.choice(STRAY, int(rng.integers(0, 6)))) for _ in range(2))
+    if rng.random() < 0.3:
+        before, after = (" ".join(rng.choice(STRAY, int(rng.integers(0, MOST_STRAY)))) for _ in range(2))
         text = f"{before} {text} {after}".strip()
     return text, "yes" if fulfils(scene, asked) else "no"
 

@@ -4,8 +4,9 @@
 
 Each picture comes with a few questions about it and their answers (`miniature.recipes.scene_questions`), all in one
 conversation, of which the answers alone are learnt. Beside them the vision tower is told directly what stands in each
-patch: the class and the colour of the object there, and whether its centre is. Without that, it would have to find out
-from single words what objects are.
+patch (the class and the colour of the object there, and whether its centre is), and the language model, at each class
+that a question names, how many of them there are: of that colour, where the question says one. Without that, it would
+have to find out from single words what objects are, and from "yes" and "no" that they are to be counted.
 
 What comes of it is "zero-shot": verifiers are fine-tuned from it on a generator's own pictures, by `assay train orm`
 and `assay train parm`, which teach it the questions of the service, too.
@@ -21,12 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from assay.answer_tokens import find_answer_tokens
 from assay.questions import read_questions
+from miniature.glyphs import CLASSES, COLORS
 from miniature.prompts import GenEvalMetadata, scene_for
 from miniature.recipes.patch_heads import SIDE, PatchHeads, patch_labels
 from miniature.recipes.scene_questions import ask, fulfils, near, sample_task, texts
@@ -35,7 +37,8 @@ from miniature.vlm import build_vlm, save_vlm
 from miniature.world import Scene
 
 IGNORED = -100
-QUESTIONS = 3  # about a picture
+QUESTIONS = 4  # about a picture
+MOST_COUNTED = 5
 HELD_OUT_SEED = 3 * 10**9
 NOISE_LEVELS = 12.0  # of 255: a generator's pictures are not as clean as scenes
 
@@ -48,11 +51,23 @@ class Batch:
         inputs: of the model.
         labels: (batch, length), -100 where no answer stands.
         patches: (batch, 3, 64): class, colour and centre of each patch; class and colour are 0 where nothing stands.
+        counts: (batch, length): where a question names a class, how many of them are in the picture, 5 standing for
+            more, too; -100 everywhere else.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor
     patches: Tensor
+    counts: Tensor
+
+
+class Heads(nn.Module):
+    """What the vision tower and the language model are asked directly; thrown away after pretraining."""
+
+    def __init__(self, vision_width: int, width: int) -> None:
+        super().__init__()
+        self.patches = PatchHeads(vision_width)
+        self.counts = nn.Linear(width, MOST_COUNTED + 1)
 
 
 def draw_scenes(number: int, rng: np.random.Generator) -> tuple[list[Scene], list[GenEvalMetadata]]:
@@ -69,16 +84,18 @@ def make_batch(
     rows = [_tokens(processor, one) for one in pieces]
     length = max(len(ids) for ids, _ in rows)
     ids = torch.full((len(rows), length), processor.tokenizer.pad_token_id)
-    labels = torch.full((len(rows), length), IGNORED)
+    labels, counts = (torch.full((len(rows), length), IGNORED) for _ in range(2))
     mask = torch.zeros((len(rows), length), dtype=torch.int64)
-    for row, (tokens, learnt) in enumerate(rows):
+    words = world_words(processor.tokenizer)
+    for row, ((tokens, learnt), scene) in enumerate(zip(rows, scenes, strict=True)):
         ids[row, : len(tokens)], labels[row, : len(tokens)] = torch.tensor(tokens), torch.tensor(learnt)
+        counts[row, : len(tokens)] = torch.tensor(named_counts(tokens, learnt, words, scene))
         mask[row, : len(tokens)] = 1
     noise = rng.uniform(0, NOISE_LEVELS, (len(scenes), 1, 1, 1)) * rng.standard_normal((len(scenes), 64, 64, 3))
     pixels = np.stack([scene.render() for scene in scenes]) + noise
     values = torch.from_numpy(pixels.clip(0, 255) / 127.5 - 1).float().permute(0, 3, 1, 2)  # as the processor does
     inputs = {"input_ids": ids, "attention_mask": mask, "pixel_values": values}
-    return Batch(inputs, labels, torch.from_numpy(np.stack([patch_labels(scene) for scene in scenes])))
+    return Batch(inputs, labels, torch.from_numpy(np.stack([patch_labels(scene) for scene in scenes])), counts)
 
 
 def _conversation(scene: Scene, task: GenEvalMetadata, rng: np.random.Generator) -> Iterator[tuple[str, bool]]:
@@ -101,8 +118,26 @@ def _tokens(processor: Any, pieces: Sequence[tuple[str, bool]]) -> tuple[list[in
     return ids, labels
 
 
-def loss_of(model: Any, heads: PatchHeads, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy of the answers' tokens, and of the patches."""
+def world_words(tokenizer: Any) -> dict[int, str]:
+    """Class or colour by the id of a word for it: singular or plural, after a space or not."""
+    forms = {f"{name}{end}": name for name in (*CLASSES, *COLORS) for end in ("", "s")}
+    ids = {form: tokenizer([form, f" {form}"]).input_ids for form in forms}
+    return {one[0]: forms[form] for form, both in ids.items() for one in both if len(one) == 1}
+
+
+def named_counts(tokens: Sequence[int], learnt: Sequence[int], words: dict[int, str], scene: Scene) -> list[int]:
+    """How many there are of each class that a question names, of the colour before it, if any."""
+    found = [IGNORED] * len(tokens)
+    for place, token in enumerate(tokens):
+        if learnt[place] == IGNORED and (name := words.get(token)) in CLASSES:
+            color = words.get(tokens[place - 1]) if place else None
+            of_it = [item for item in scene.objects if item.class_name == name and color in (None, item.color)]
+            found[place] = min(len(of_it), MOST_COUNTED)
+    return found
+
+
+def losses_of(model: Any, heads: Heads, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean cross-entropy of the answers' tokens, of the patches, and of the counts."""
     # for this few tokens plain matrix products are faster on a CPU than flash attention
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         features: list[Tensor] = []
@@ -112,8 +147,10 @@ def loss_of(model: Any, heads: PatchHeads, batch: Batch) -> tuple[Tensor, Tensor
         hidden = model.model(**batch.inputs).last_hidden_state
         hook.remove()
         learnt = batch.labels[:, 1:] != IGNORED
-        logits = model.lm_head(hidden[:, :-1][learnt])
-        return F.cross_entropy(logits.float(), batch.labels[:, 1:][learnt]), heads.loss(features[0], batch.patches)
+        said = F.cross_entropy(model.lm_head(hidden[:, :-1][learnt]).float(), batch.labels[:, 1:][learnt])
+        named = batch.counts != IGNORED
+        counted = F.cross_entropy(heads.counts(hidden[named]).float(), batch.counts[named])
+        return said, heads.patches.loss(features[0], batch.patches), counted
 
 
 @torch.no_grad()
@@ -153,27 +190,27 @@ def main() -> None:
         processor = AutoProcessor.from_pretrained(args.start)
     else:
         model, processor = build_vlm([*texts(), *asked], seed=args.seed)
-    heads = PatchHeads(model.config.vision_config.hidden_size)
+    heads = Heads(model.config.vision_config.hidden_size, model.config.text_config.hidden_size)
     parameters = [*model.train().parameters(), *heads.parameters()]
     print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters", flush=True)
     began = time.monotonic()
     scenes, tasks = draw_scenes(args.scenes, rng)
     print(f"drew {len(scenes)} scenes in {time.monotonic() - began:.0f} s", flush=True)
     optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
-    smooth = [6.0, 1.0]
+    smooth = [6.0, 1.0, 1.0]
     for tick in timed_cosine(args.minutes, warm_up_steps=100, floor=0.02):
         optimizer.param_groups[0]["lr"] = args.learning_rate * tick.rate
         chosen = rng.integers(0, len(scenes), args.batch)
         batch = make_batch(processor, [scenes[n] for n in chosen], [tasks[n] for n in chosen], rng)
-        said, seen = loss_of(model, heads, batch)
+        losses = losses_of(model, heads, batch)
         optimizer.zero_grad()
-        (said + seen).backward()
+        torch.stack(losses).sum().backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        smooth = [old + 0.03 * (new - old) for old, new in zip(smooth, (said.item(), seen.item()), strict=True)]
+        smooth = [old + 0.03 * (new.item() - old) for old, new in zip(smooth, losses, strict=True)]
         if tick.step % 50 == 0:
-            losses = f"answers {smooth[0]:.3f} patches {smooth[1]:.4f}"
-            print(f"step {tick.step} share {tick.share:.3f} {losses}", flush=True)
+            said = f"answers {smooth[0]:.3f} patches {smooth[1]:.4f} counts {smooth[2]:.4f}"
+            print(f"step {tick.step} share {tick.share:.3f} {said}", flush=True)
     save_vlm(args.output, model, processor)
     loaded = AutoModelForImageTextToText.from_pretrained(args.output, dtype=torch.float32).eval()
     found = zero_shot_agreement(loaded, AutoProcessor.from_pretrained(args.output), args.held_out)

@@ -9,7 +9,7 @@ from assay.questions import read_questions
 from miniature.glyphs import CLASSES, COLORS
 from miniature.prompts import counting_metadata, scene_for
 from miniature.recipes import verifier
-from miniature.recipes.patch_heads import PatchHeads, patch_labels
+from miniature.recipes.patch_heads import patch_labels
 from miniature.recipes.scene_questions import (
     MATCH,
     ask,
@@ -112,11 +112,29 @@ def test_a_batch_is_the_conversation_that_the_chat_template_writes(
     quiet = torch.from_numpy(scenes[0].render() / 127.5 - 1).float().permute(2, 0, 1)
     image = processor(text="<image>", images=scenes[0].render(), return_tensors="pt")["pixel_values"][0]
     assert torch.allclose(quiet, image, atol=1e-5)
-    said, seen = verifier.loss_of(model.train(), PatchHeads(64), batch)
-    (said + seen).backward()
+    width = model.config.text_config.hidden_size
+    losses = verifier.losses_of(model.train(), verifier.Heads(model.config.vision_config.hidden_size, width), batch)
+    torch.stack(losses).sum().backward()
     assert all(
         parameter.grad is not None for name, parameter in model.named_parameters() if "post_layernorm" not in name
     )
+
+
+def test_classes_that_a_question_names_are_counted(
+    built: tuple[LlavaForConditionalGeneration, LlavaProcessor],
+) -> None:
+    tokenizer = built[1].tokenizer
+    rng = np.random.default_rng(6)
+    scene = sample_scene([("apple", "red"), ("apple", "red"), ("apple", "blue"), ("cup", "blue")], rng, tidy=True)
+    said = "Is it a red apple and three apples and blue cups and a kite? apple"
+    tokens = tokenizer(said).input_ids
+    learnt = [verifier.IGNORED] * (len(tokens) - 1) + [tokens[-1]]  # the last word is an answer
+    counts = verifier.named_counts(tokens, learnt, verifier.world_words(tokenizer), scene)
+    found = [(tokenizer.decode(tokens[place]).strip(), count) for place, count in enumerate(counts) if count >= 0]
+    assert found == [("apple", 2), ("apples", 3), ("cups", 1), ("kite", 0)]
+    crowd = sample_scene([("cup", "pink")] * 8, rng, tidy=True)
+    one = tokenizer("cup").input_ids
+    assert verifier.named_counts(one, [verifier.IGNORED], verifier.world_words(tokenizer), crowd) == [5]
 
 
 def test_patches_say_what_stands_in_them() -> None:
