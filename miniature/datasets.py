@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from PIL import Image
 
 from miniature.editing import sample_edit
 from miniature.glyphs import CLASSES, COLORS
-from miniature.prompts import COUNT_SHARES, GenEvalMetadata, counting_metadata, sample_captioned_scene
+from miniature.prompts import COUNT_SHARES, TAG_SHARES, GenEvalMetadata, counting_metadata, sample_captioned_scene
 from miniature.world import Scene, sample_scene
 
 FIRST_SEED = 4 * 10**9  # training of the weights draws from seeds below one billion, tests from two on
@@ -46,9 +47,9 @@ def sample_pair(rng: np.random.Generator) -> ScenePair:
     return ScenePair(counting_metadata(name, count), chosen, replace(rejected, background=chosen.background))
 
 
-def write_captioned_pictures(output: Path, number: int, seed: int) -> Path:
-    """Write `number` pictures to `output/sft` and return the JSONL file that lists them."""
-    return _write(output / "sft.jsonl", _captioned_lines(output, number, seed))
+def write_captioned_pictures(output: Path, number: int, seed: int, tag: str | None = None) -> Path:
+    """Write `number` pictures, of one GenEval tag or of all, to `output/sft`; return the JSONL file that lists them."""
+    return _write(output / "sft.jsonl", _captioned_lines(output, number, seed, tag))
 
 
 def write_pairs(output: Path, number: int, seed: int) -> Path:
@@ -61,9 +62,9 @@ def write_edits(output: Path, number: int, seed: int) -> Path:
     return _write(output / "edits.jsonl", _edit_lines(output, number, seed))
 
 
-def _captioned_lines(output: Path, number: int, seed: int) -> Iterator[dict[str, Any]]:
+def _captioned_lines(output: Path, number: int, seed: int, tag: str | None) -> Iterator[dict[str, Any]]:
     for index in range(number):
-        drawn = sample_captioned_scene(np.random.default_rng([FIRST_SEED, seed, 0, index]))
+        drawn = sample_captioned_scene(np.random.default_rng([FIRST_SEED, seed, 0, index]), tag)
         yield {"image": _save(drawn.scene, output, f"sft/{index:06d}.png"), **drawn.metadata}
 
 
@@ -99,13 +100,14 @@ def _write(path: Path, lines: Iterator[dict[str, Any]]) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sft", type=int, default=0, help="number of captioned pictures")
+    parser.add_argument("--tag", choices=list(TAG_SHARES), help="only captions of this GenEval tag, with --sft")
     parser.add_argument("--pairs", type=int, default=0, help="number of pairs")
     parser.add_argument("--edits", type=int, default=0, help="number of instructions, with a picture each")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    asked = ((args.sft, write_captioned_pictures), (args.pairs, write_pairs), (args.edits, write_edits))
-    for number, write in asked:
+    captioned = partial(write_captioned_pictures, tag=args.tag)
+    for number, write in ((args.sft, captioned), (args.pairs, write_pairs), (args.edits, write_edits)):
         if number:
             print(f"{number} lines in {write(args.output, number, args.seed)}")
 

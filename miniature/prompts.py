@@ -48,9 +48,9 @@ def counting_metadata(class_name: str, count: int) -> GenEvalMetadata:
     }
 
 
-def sample_metadata(rng: np.random.Generator) -> GenEvalMetadata:
-    """Draw a task by `TAG_SHARES` and `COUNT_SHARES`."""
-    tag = rng.choice(list(TAG_SHARES), p=list(TAG_SHARES.values()))
+def sample_metadata(rng: np.random.Generator, tag: str | None = None) -> GenEvalMetadata:
+    """Draw a task by `TAG_SHARES` and `COUNT_SHARES`, or of one tag."""
+    tag = tag or str(rng.choice(list(TAG_SHARES), p=list(TAG_SHARES.values())))
     first, second = (str(name) for name in rng.choice(CLASSES, 2, replace=False))
     red, blue = (str(name) for name in rng.choice(list(COLORS), 2, replace=False))
     if tag == "counting":
@@ -67,7 +67,7 @@ def sample_metadata(rng: np.random.Generator) -> GenEvalMetadata:
     relation = str(rng.choice(RELATIONS))
     # GenEval names the reference first in `include`, and the placed object first in the prompt.
     placed: list[dict[str, Any]] = [{"class": first}, {"class": second, "position": [relation, 0]}]
-    return _metadata(str(tag), placed, f"{_a(second)} {relation} {_a(first)}")
+    return _metadata(tag, placed, f"{_a(second)} {relation} {_a(first)}")
 
 
 def scene_for(metadata: GenEvalMetadata, rng: np.random.Generator) -> Scene:
@@ -82,8 +82,9 @@ def scene_for(metadata: GenEvalMetadata, rng: np.random.Generator) -> Scene:
             return scene
 
 
-def sample_captioned_scene(rng: np.random.Generator) -> CaptionedScene:
-    metadata = sample_metadata(rng)
+def sample_captioned_scene(rng: np.random.Generator, tag: str | None = None) -> CaptionedScene:
+    """A task, of `tag` if that is given, and a scene that fulfils it."""
+    metadata = sample_metadata(rng, tag)
     return CaptionedScene(scene_for(metadata, rng), metadata)
 
 

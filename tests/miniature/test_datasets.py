@@ -45,6 +45,13 @@ def test_pictures_are_what_their_lines_say(tmp_path: Path) -> None:
     assert strict_share(rows, tmp_path, "image") >= 0.93
 
 
+def test_captions_of_one_tag(tmp_path: Path) -> None:
+    rows = lines(write_captioned_pictures(tmp_path, 20, seed=0, tag="position"))
+    assert {row["tag"] for row in rows} == {"position"}
+    assert len({row["prompt"] for row in rows}) > 10
+    assert strict_share(rows, tmp_path, "image") >= 0.9
+
+
 def test_chosen_fulfil_the_prompt_and_rejected_do_not(tmp_path: Path) -> None:
     rows = lines(write_pairs(tmp_path, 40, seed=0))
     assert strict_share(rows, tmp_path, "chosen") >= 0.93
