@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from assay.config import load_config
+from pipelines.best_of_n.prompts import read_prompts
+from pipelines.best_of_n.settings import BestOfNSettings
 from pipelines.evaluate.prompts import read_prompt_lines
 from pipelines.evaluate.settings import EvaluateSettings
 from pipelines.generate.settings import GenerateSettings
@@ -16,7 +18,7 @@ FOLDER = Path(__file__).parents[2] / "configs/pipelines"
 
 def test_every_file_is_of_a_known_job() -> None:
     jobs = {path.stem.rpartition("_")[2] for path in FOLDER.glob("*.yaml")}
-    assert jobs == {"generate", "geneval", "data", "plan", "spatial"}
+    assert jobs == {"generate", "geneval", "data", "n", "plan", "spatial"}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*_generate.yaml")), ids=lambda path: path.stem)
@@ -29,6 +31,15 @@ def test_generate(path: Path) -> None:
 def test_plan(path: Path) -> None:
     settings = load_config(PlanningSettings, path)
     assert settings.planning_model == "Qwen3-VL-4B-Instruct"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*_best_of_n.yaml")), ids=lambda path: path.stem)
+def test_best_of_n(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(FOLDER.parents[1])
+    settings = load_config(BestOfNSettings, path)
+    lines = read_prompts(settings.prompts_file, settings.metadata_file)
+    assert not [line.problem for line in lines if line.problem]
+    assert {"orm_ft", "parm"} <= set(settings.verifiers)
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*_geneval.yaml")), ids=lambda path: path.stem)
