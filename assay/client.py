@@ -17,13 +17,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
+from assay.addresses import Resolver, resolve
 from assay.background_loop import run_in_background
 from assay.calls import Call, ServiceConnection
 from assay.errors import AuthenticationError, ClientClosedError, ConfigError, ServiceUnavailableError
 from assay.outcomes import Outcome
 from assay.prepared import ENCODINGS, prepare
+from assay.replica_pool import ReplicaPool
 from assay.replicas import ChannelSecurity
 from assay.serving.scorer import ScorerInfo
+from assay.statistics import ClientStatistics
 from assay.tasks import Task
 
 T = TypeVar("T")
@@ -39,7 +42,8 @@ class RewardClient:
     """A client of one service, which may have several replicas. Safe to use from several threads.
 
     Args:
-        targets: address of each replica, e.g. `localhost:50051`, `10.0.0.7:50051` or `unix:/run/assay.sock`.
+        targets: address of each replica, e.g. `localhost:50051`, `10.0.0.7:50051` or `unix:/run/assay.sock`; a name
+            that stands for several addresses is as many replicas, and is looked up again now and then.
         token: bearer token, if the service wants one.
         tls_ca: PEM file with the authority that signed the services' certificates; switches TLS on.
         tls_certificate, tls_key: PEM files with the client's own certificate, for mutual TLS.
@@ -47,6 +51,11 @@ class RewardClient:
         max_bytes_in_flight: image bytes under way at any time; what is beyond waits.
         batch_items: images a call; many calls are under way at once.
         encoding: how pixels travel: `rgb` (bit-exact, no codec time), `png`, `webp` (lossless), or `jpeg` (lossy!).
+        hedge_budget: second copies, as a share of the calls in [0, 1], that go to another replica when the first is
+            late; 0 makes none.
+        unresponsive_after_s: a replica that for so long neither answers a call nor says that it lives is given up, and
+            its calls go to the others. A service says so while its model computes.
+        resolver: what (name, port) stands for, as IP addresses; by default what the system says.
     """
 
     def __init__(
@@ -61,6 +70,9 @@ class RewardClient:
         max_bytes_in_flight: int = 256 * MIB,
         batch_items: int = BATCH_ITEMS,
         encoding: str = "rgb",
+        hedge_budget: float = 0.05,
+        unresponsive_after_s: float = 5.0,
+        resolver: Resolver = resolve,
     ) -> None:
         if isinstance(targets, str) or not targets:
             raise ConfigError(f"targets = {targets!r}: give a list of at least one address")
@@ -68,12 +80,15 @@ class RewardClient:
             raise ConfigError(f"encoding = {encoding!r}: must be one of {', '.join(ENCODINGS)}")
         if batch_items < 1:
             raise ConfigError(f"batch_items = {batch_items}: must be at least 1")
+        if not 0 <= hedge_budget <= 1:
+            raise ConfigError(f"hedge_budget = {hedge_budget}: must be between 0 and 1")
+        if not unresponsive_after_s > 0:
+            raise ConfigError(f"unresponsive_after_s = {unresponsive_after_s}: must be more than 0")
         self.targets = tuple(targets)
         self._deadline_s = deadline_s
         security = _security(token, tls_ca, tls_certificate, tls_key)
-        self._connection = run_in_background(
-            ServiceConnection.open(self.targets, security, max_bytes_in_flight, batch_items, encoding)
-        ).result()
+        pool = ReplicaPool(self.targets, security, unresponsive_after_s, resolver)
+        self._connection = ServiceConnection(pool, hedge_budget, max_bytes_in_flight, batch_items, encoding)
         self._pending: set[concurrent.futures.Future[Any]] = set()
         self._is_closed = False
 
@@ -180,6 +195,11 @@ class RewardClient:
             raise ServiceUnavailableError(
                 f"no reward service was ready at {where} within {timeout_s:g} s: {error}", targets=self.targets
             ) from error
+
+    @property
+    def statistics(self) -> ClientStatistics:
+        """Calls, retries, copies and the state of each replica, so far."""
+        return run_in_background(self._connection.statistics()).result()
 
     def close(self) -> None:
         """Cancel what is under way and close the channels."""

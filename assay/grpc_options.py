@@ -6,7 +6,7 @@ The two sides must agree (a client that pings oftener than the server allows is 
 MESSAGE_SLACK_BYTES = 1024 * 1024  # headers, prompts and field tags around the image bytes that limits count
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 
-Options = list[tuple[str, int]]
+Options = list[tuple[str, int | str]]
 
 
 def server_options(max_request_bytes: int) -> Options:
@@ -31,9 +31,11 @@ def server_options(max_request_bytes: int) -> Options:
     ]
 
 
-def client_options() -> Options:
-    """Options of a channel to one replica."""
+def client_options(server_name: str | None = None) -> Options:
+    """Options of a channel to one replica; `server_name` is what its certificate is for, if the target does not say."""
+    named: Options = [] if server_name is None else [("grpc.ssl_target_name_override", server_name)]
     return [
+        *named,
         # The size of a request is for the server to judge: it says which limit was exceeded.
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),

@@ -1,23 +1,58 @@
-"""The replicas of a service as a client sees them: a channel each, what each has to do, and which goes next.
+"""One replica of a service as a client sees it: a channel, what is under way on it, and whether it is called at all.
 
-The replica with the fewest outstanding pixels is chosen: images differ in cost, so counting calls would not do. One
-that answers UNAVAILABLE is left alone for a while, longer each time, or as long as it asks for.
+One that is down is asked whether it lives (`ListScorers`: no work, and no score's call is risked) until it says so.
 """
 
-import random
+import asyncio
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
+from google.rpc import status_pb2  # type: ignore[import-untyped]
 from grpc import aio
 
+from assay import errors
+from assay.circuit_breaker import CircuitBreaker
 from assay.grpc_options import client_options
+from assay.statistics import ReplicaStatistics
 from assay.v1 import reward_service_pb2 as pb
+from assay.wire import error_info, retry_after_s
+
+logger = logging.getLogger("assay.client")
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["RewardService"]
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
+_NOTHING = pb.ListScorersRequest().SerializeToString()
+_DOWN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+_ERRORS: dict[grpc.StatusCode, type[errors.AssayError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequestError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.RequestTooLargeError,
+    grpc.StatusCode.NOT_FOUND: errors.ScorerNotFoundError,
+    grpc.StatusCode.UNAUTHENTICATED: errors.AuthenticationError,
+    grpc.StatusCode.PERMISSION_DENIED: errors.AuthenticationError,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.FingerprintMismatchError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceededError,
+}
+
+
+class ReplicaUnavailable(Exception):
+    """The replica did not do the call; another may. Never leaves the client."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a replica is reached. `server_name` is who it must prove to be by TLS, if that is not in `target`."""
+
+    target: str
+    server_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,60 +69,186 @@ class ChannelSecurity:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
 
-    def open(self, target: str) -> aio.Channel:
+    def open(self, address: Address) -> aio.Channel:
+        options = client_options(address.server_name)
         if not self.uses_tls:
-            return aio.insecure_channel(target, options=client_options())
+            return aio.insecure_channel(address.target, options=options)
         credentials = grpc.ssl_channel_credentials(self.root_certificates, self.private_key, self.certificate_chain)
-        return aio.secure_channel(target, credentials, options=client_options())
+        return aio.secure_channel(address.target, credentials, options=options)
 
 
 class Replica:
-    """One replica. Lives on the background loop."""
+    """One replica. Lives on the background loop.
 
-    def __init__(self, target: str, security: ChannelSecurity) -> None:
-        self.target = target
+    Args:
+        address: where it is.
+        security: how to reach it.
+        probe_timeout_s: within which it says that it lives.
+        on_recovery: called when it does after it was down.
+    """
+
+    def __init__(
+        self, address: Address, security: ChannelSecurity, probe_timeout_s: float, on_recovery: Callable[[], None]
+    ) -> None:
+        self.address = address
+        self.target = address.target
         self.outstanding_pixels = 0
-        self.resting_until_s = 0.0
-        self._failures = 0
+        self.breaker = CircuitBreaker()
+        self.last_failure: ReplicaUnavailable | None = None
+        self._calls = self._failures = 0
+        self._probe_timeout_s = probe_timeout_s
+        self._on_recovery = on_recovery
+        self._last_answer_s = time.monotonic()
+        self._under_way: set[aio.Call] = set()
+        self._given_up: set[aio.Call] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._metadata = security.metadata
-        self._channel = security.open(target)
+        self._channel = security.open(address)
         # Requests come as bytes (see `assay.request_bytes`), so the generated stub does not fit.
         self._methods = {
             name: self._channel.unary_unary(f"/{_SERVICE.full_name}/{name}", None, response.FromString)
             for name, response in (("Score", pb.ScoreResponse), ("ListScorers", pb.ListScorersResponse))
         }
 
-    async def call(self, method: str, request: bytes, timeout_s: float, pixels: int = 0) -> Any:
-        """Call a method of the contract. Raises: grpc.aio.AioRpcError."""
+    @property
+    def statistics(self) -> ReplicaStatistics:
+        return ReplicaStatistics(self._calls, self._failures, is_up=not self.breaker.is_open)
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._under_way)
+
+    @contextmanager
+    def carrying(self, pixels: int) -> Iterator[None]:
+        """Count `pixels` as outstanding, from the choice of the replica on and not only from the call."""
         self.outstanding_pixels += pixels
         try:
-            response = await self._methods[method](request, timeout=timeout_s, metadata=self._metadata)
+            yield
         finally:
             self.outstanding_pixels -= pixels
-        self._failures = 0
+
+    async def call(self, method: str, request: bytes, timeout_s: float) -> Any:
+        """Call a method of the contract.
+
+        Raises:
+            ReplicaUnavailable: another replica may do it.
+            AssayError: none would.
+        """
+        self._calls += 1
+        if not self._under_way:
+            self._last_answer_s = time.monotonic()  # nothing was asked of it until now
+        rpc: Any = self._methods[method](request, timeout=timeout_s, metadata=self._metadata)
+        self._under_way.add(rpc)
+        try:
+            response = await rpc
+        except aio.AioRpcError as error:
+            self._raise(error)
+        except asyncio.CancelledError:
+            self._raise_if_given_up(rpc)
+            raise
+        finally:
+            self._under_way.discard(rpc)
+            self._given_up.discard(rpc)
+        self._last_answer_s = time.monotonic()
+        self.breaker.answered()
         return response
 
-    def rest(self, asked_s: float | None) -> None:
-        """Leave the replica alone after UNAVAILABLE. Calls that failed together count as one failure."""
-        now_s = time.monotonic()
-        if now_s < self.resting_until_s:
+    async def check(self) -> None:
+        """Give up what is under way if it has long been silent and does not even say that it lives."""
+        if self.breaker.is_open or not self._under_way:
             return
-        pause_s = min(FIRST_PAUSE_S * 2**self._failures, LONGEST_PAUSE_S)
-        self._failures += 1
-        # Spread out: clients that were refused together must not come back together.
-        pause_s = pause_s * random.uniform(0.5, 1.0) if asked_s is None else asked_s * random.uniform(1.0, 1.5)
-        self.resting_until_s = now_s + pause_s
+        if time.monotonic() - self._last_answer_s < self._probe_timeout_s / 2:
+            return
+        if await self._probe() != grpc.StatusCode.DEADLINE_EXCEEDED:
+            self._last_answer_s = time.monotonic()
+            return
+        logger.warning("%s answers nothing; its %d calls go elsewhere", self.target, len(self._under_way))
+        self.fail(self._silence())
+        self._given_up |= self._under_way
+        for rpc in list(self._under_way):
+            rpc.cancel()
 
-    async def close(self) -> None:
+    def fail(self, failure: ReplicaUnavailable) -> None:
+        """It is down: send it nothing until it says that it lives."""
+        self._failures += 1
+        self.last_failure = failure
+        if not self.breaker.is_open:
+            self.breaker.failed()
+            self._spawn(self._recover())
+
+    def unanswered(self) -> None:
+        """A call to it ended without an answer from it."""
+        was_open = self.breaker.is_open
+        self.breaker.unanswered()
+        if self.breaker.is_open and not was_open:
+            self._spawn(self._recover())
+
+    async def close(self, *, when_idle: bool = False) -> None:
+        """Close the channel; `when_idle`: after the calls under way have ended."""
+        while when_idle:
+            await asyncio.sleep(0.1)  # first: a call may be about to start
+            when_idle = self.is_busy
+        for task in list(self._tasks):
+            task.cancel()
         await self._channel.close(None)
 
+    async def _recover(self) -> None:
+        while self.breaker.is_open:
+            await asyncio.sleep(self.breaker.pause_s)
+            if await self._probe() in _DOWN:
+                self.breaker.probe_failed()
+            else:
+                self.breaker.close()
+        self._on_recovery()
 
-def choose(replicas: Sequence[Replica]) -> tuple[Replica, float]:
-    """The replica to call next, and the seconds to wait before: 0 unless all are resting."""
-    now_s = time.monotonic()
-    awake = [replica for replica in replicas if replica.resting_until_s <= now_s]
-    if awake:
-        fewest = min(replica.outstanding_pixels for replica in awake)
-        return random.choice([replica for replica in awake if replica.outstanding_pixels == fewest]), 0.0
-    first = min(replicas, key=lambda replica: replica.resting_until_s)
-    return first, first.resting_until_s - now_s
+    async def _probe(self) -> grpc.StatusCode:
+        """Ask whether it lives. Any answer of its own says so, a refusal too."""
+        try:
+            await self._methods["ListScorers"](_NOTHING, timeout=self._probe_timeout_s, metadata=self._metadata)
+        except aio.AioRpcError as error:
+            return error.code()
+        return grpc.StatusCode.OK
+
+    def _raise(self, error: aio.AioRpcError) -> NoReturn:
+        status = _status(error)
+        reason = error_info(status).reason
+        if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED and not reason:
+            self.unanswered()
+        elif reason or error.code() != grpc.StatusCode.UNAVAILABLE:
+            self._last_answer_s = time.monotonic()
+        if error.code() != grpc.StatusCode.UNAVAILABLE:
+            kind = _ERRORS.get(error.code(), errors.ServiceFailedError)
+            message = f"{self.target}: {error.details()}"
+            raise kind(message, reason=reason or error.code().name, targets=(self.target,)) from error
+        failure = ReplicaUnavailable(error.details() or "", reason or "UNREACHABLE")
+        asked_s = retry_after_s(status)
+        if asked_s is None:
+            self.fail(failure)
+        else:
+            self.breaker.rest(asked_s)
+        logger.info("%s is unavailable, will retry: %s", self.target, failure)
+        raise failure from error
+
+    def _raise_if_given_up(self, rpc: aio.Call) -> None:
+        """Cancelled here, in `check`, and not by the caller."""
+        task = asyncio.current_task()
+        if rpc in self._given_up and not (task and task.cancelling()):
+            raise self._silence() from None
+
+    def _silence(self) -> ReplicaUnavailable:
+        return ReplicaUnavailable(f"{self.target} answers nothing", "UNRESPONSIVE")
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _status(error: aio.AioRpcError) -> status_pb2.Status:
+    """The rich status of an error; empty if it came from the network and not from a service."""
+    status = status_pb2.Status()
+    trailing: Iterable[Any] = error.trailing_metadata() or ()
+    for key, value in trailing:
+        if key == "grpc-status-details-bin":
+            status.ParseFromString(value)
+    return status
