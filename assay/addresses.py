@@ -47,4 +47,4 @@ def look_up(target: str, resolver: Resolver) -> list[Address]:
     several = version6 if len(version6) > len(version4) else version4
     if len(several) < 2:
         return [Address(target)]
-    return [Address(f"{host}:{match['port']}", match["host"]) for host in sorted(several)]
+    return [Address(f"{host}:{match['port']}", f"{match['host']}:{match['port']}") for host in sorted(several)]

@@ -31,9 +31,9 @@ def server_options(max_request_bytes: int) -> Options:
     ]
 
 
-def client_options(server_name: str | None = None) -> Options:
-    """Options of a channel to one replica; `server_name` is what its certificate is for, if the target does not say."""
-    named: Options = [] if server_name is None else [("grpc.ssl_target_name_override", server_name)]
+def client_options(authority: str | None = None) -> Options:
+    """Options of a channel to one replica. `authority`: NAME:PORT it was found by; its certificate must be for NAME."""
+    named: Options = [] if authority is None else [("grpc.default_authority", authority)]
     return [
         *named,
         # The size of a request is for the server to judge: it says which limit was exceeded.

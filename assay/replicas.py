@@ -49,10 +49,10 @@ class ReplicaUnavailable(Exception):
 
 @dataclass(frozen=True)
 class Address:
-    """Where a replica is reached. `server_name` is who it must prove to be by TLS, if that is not in `target`."""
+    """Where a replica is reached, and NAME:PORT if that is how it was found: by TLS it must prove to be NAME."""
 
     target: str
-    server_name: str | None = None
+    authority: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class ChannelSecurity:
         return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
 
     def open(self, address: Address) -> aio.Channel:
-        options = client_options(address.server_name)
+        options = client_options(address.authority)
         if not self.uses_tls:
             return aio.insecure_channel(address.target, options=options)
         credentials = grpc.ssl_channel_credentials(self.root_certificates, self.private_key, self.certificate_chain)
