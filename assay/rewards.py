@@ -27,6 +27,7 @@ from assay.config import ConfigModel
 from assay.errors import ConfigError, FingerprintMismatchError, ScorerNotFoundError, ScoringFailedError
 from assay.outcomes import Failed, Outcome, Scored
 from assay.serving.scorer import ScorerInfo
+from assay.statistics import ClientStatistics
 
 logger = logging.getLogger("assay.rewards")
 
@@ -43,6 +44,7 @@ class RewardConfig(ConfigModel):
         weight: factor in the total.
         component: use this component of the score instead of its value.
         fingerprint: the scorer's expected fingerprint; None pins the first one seen, for as long as the set lives.
+        hedge_budget: as of `RewardClient`; rewards with the same targets share a client, so they agree on it.
         on_failure: what to do about an image without a score.
         fill_value: the number that `fill` puts in, before weighting; needed by `fill` and by nothing else.
     """
@@ -53,6 +55,7 @@ class RewardConfig(ConfigModel):
     weight: float = Field(default=1.0, allow_inf_nan=False)
     component: str | None = None
     fingerprint: str | None = None
+    hedge_budget: float = Field(default=0.05, ge=0, le=1)
     on_failure: Literal["raise", "drop_group", "fill"] = "raise"
     fill_value: float | None = Field(default=None, allow_inf_nan=False)
 
@@ -97,8 +100,8 @@ class RewardSet:
             raise ConfigError(f"rewards are named {names}: give at least one, and each a name of its own")
         self._configs = tuple(configs)
         self._clients = {
-            targets: RewardClient(targets, token=token, **client_options)
-            for targets in dict.fromkeys(config.targets for config in configs)
+            targets: RewardClient(targets, token=token, **{"hedge_budget": budget, **client_options})
+            for targets, budget in _hedge_budgets(configs).items()
         }
         self._fingerprints: dict[str, str] = {}
         #: (reward name, policy, reason) -> how often a score failed.
@@ -108,6 +111,11 @@ class RewardSet:
     def fingerprints(self) -> dict[str, str]:
         """Reward name -> the pinned fingerprint. Empty until a service was asked."""
         return dict(self._fingerprints)
+
+    @property
+    def statistics(self) -> dict[str, ClientStatistics]:
+        """Targets, commas between -> what became of the calls to them."""
+        return {",".join(targets): client.statistics for targets, client in self._clients.items()}
 
     def wait_until_ready(self, timeout_s: float) -> None:
         """Wait for every service, and pin the fingerprints.
@@ -241,6 +249,17 @@ class RewardSet:
         logger.warning("%s; filled with %s", described, config.fill_value)
         batch.fills += 1
         return config.weight * (config.fill_value or 0.0)
+
+
+def _hedge_budgets(configs: Sequence[RewardConfig]) -> dict[tuple[str, ...], float]:
+    budgets: dict[tuple[str, ...], float] = {}
+    for config in configs:
+        if budgets.setdefault(config.targets, config.hedge_budget) != config.hedge_budget:
+            raise ConfigError(
+                f"reward {config.name!r}: hedge_budget = {config.hedge_budget}, "
+                f"but {budgets[config.targets]} for another with the same targets"
+            )
+    return budgets
 
 
 def _keep_components(batch: RewardBatch, name: str, index: int, outcome: Scored) -> None:

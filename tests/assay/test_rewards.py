@@ -177,3 +177,12 @@ def test_names_must_differ() -> None:
         RewardSet([config, config])
     with pytest.raises(ConfigError, match="at least one"):
         RewardSet([])
+
+
+def test_rewards_of_one_service_agree_on_its_copies(server: BackgroundServer) -> None:
+    with RewardSet([reward(server, hedge_budget=0.1), reward(server, name="s", hedge_budget=0.1)]) as rewards:
+        rewards.score(greys(3), [""] * 3, [None] * 3)
+        assert rewards.statistics[server.target].calls == 1
+        assert rewards.statistics[server.target].hedged == 0
+    with pytest.raises(ConfigError, match=r"'s': hedge_budget = 0.2, but 0.1 for another"):
+        RewardSet([reward(server, hedge_budget=0.1), reward(server, name="s", hedge_budget=0.2)])
