@@ -121,6 +121,7 @@ def _identity(config: TrainConfig) -> dict[str, Any]:
     settings["model"].pop("embeddings_cache")
     for reward in [*settings["rewards"], *((settings["evaluation"] or {}).get("rewards", ()))]:
         reward.pop("targets")
+        reward.pop("hedge_budget")
     return {**settings, "weights": model_digest(config), **_contents(config)}
 
 
