@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from assay.prepared import PreparedItem, divide
 from assay.replica_pool import ReplicaPool
 from assay.request_bytes import request_bytes
 from assay.serving.scorer import ScorerInfo
-from assay.statistics import ClientStatistics
+from assay.statistics import AnsweredCall, ClientStatistics
 from assay.v1 import reward_service_pb2 as pb
 from assay.wire import PRIORITIES, info_from_proto, result_from_proto
 
@@ -39,12 +40,21 @@ class Call:
 class ServiceConnection:
     """The replicas of one service and what is known of its scorers. Lives on the background loop."""
 
-    def __init__(self, pool: ReplicaPool, hedge_budget: float, max_bytes: int, batch_items: int, encoding: str) -> None:
+    def __init__(
+        self,
+        pool: ReplicaPool,
+        hedge_budget: float,
+        max_bytes: int,
+        batch_items: int,
+        encoding: str,
+        on_call: Callable[[AnsweredCall], None] | None,
+    ) -> None:
         self._pool = pool
         self._caller = Caller(pool, Hedging(hedge_budget))
         self._budget = ByteBudget(max_bytes)
         self._batch_items = batch_items
         self._encoding = encoding
+        self._on_call = on_call
         self._infos: dict[str, ScorerInfo] = {}
 
     async def close(self) -> None:
@@ -117,8 +127,11 @@ class ServiceConnection:
             request = await self._request(part, call)
             pixels = sum(item.pixels for item in part)
             attempt = Attempt("Score", request, call.deadline_s, pixels, call.scorer, call.limit_s)
+            started_s = time.monotonic()
             response = await self._caller.call(attempt)
         self._check_response(response, part, call, fingerprints)
+        if self._on_call is not None:
+            self._on_call(_answered(response, time.monotonic() - started_s))
         for item, result in zip(part, response.results, strict=True):
             keep(item.index, result_from_proto(result))
 
@@ -166,6 +179,19 @@ async def _all_or_none(parts: Iterable[Coroutine[Any, Any, None]]) -> None:
                 group.create_task(part)
     except* errors.AssayError as failures:
         raise failures.exceptions[0] from None
+
+
+def _answered(response: pb.ScoreResponse, seconds: float) -> AnsweredCall:
+    timing = response.timing
+    return AnsweredCall(
+        seconds=seconds,
+        images=len(response.results),
+        queue_s=timing.queue_ns / 1e9,
+        decode_s=timing.decode_ns / 1e9,
+        infer_s=timing.infer_ns / 1e9,
+        total_s=timing.total_ns / 1e9,
+        batch_items=timing.batch_items,
+    )
 
 
 def _too_large(item: PreparedItem, limit: int) -> Failed:

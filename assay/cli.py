@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from assay import pipeline_commands, spatial_commands
+from assay import bench_command, pipeline_commands, spatial_commands
 from assay.errors import AssayError, ConfigError, InvalidRequestError
 from assay.flags import given
 from assay.hand_over import hand_over
@@ -19,6 +19,7 @@ from assay.hand_over import hand_over
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Reward services for image generation, and training on them."
 )
+app.command()(bench_command.bench)
 app.command()(pipeline_commands.plan)
 app.command()(pipeline_commands.generate)
 app.command(name="best-of-n")(pipeline_commands.best_of_n)

@@ -12,7 +12,7 @@ import asyncio
 import concurrent.futures
 import queue
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -26,7 +26,7 @@ from assay.prepared import ENCODINGS, prepare
 from assay.replica_pool import ReplicaPool
 from assay.replicas import ChannelSecurity
 from assay.serving.scorer import ScorerInfo
-from assay.statistics import ClientStatistics
+from assay.statistics import AnsweredCall, ClientStatistics
 from assay.tasks import Task
 
 T = TypeVar("T")
@@ -55,6 +55,7 @@ class RewardClient:
             late; 0 makes none.
         unresponsive_after_s: a replica that for so long neither answers a call nor says that it lives is given up, and
             its calls go to the others. A service says so while its model computes.
+        on_call: told of each call that was answered, on the client's thread: be quick.
         resolver: what (name, port) stands for, as IP addresses; by default what the system says.
     """
 
@@ -72,6 +73,7 @@ class RewardClient:
         encoding: str = "rgb",
         hedge_budget: float = 0.05,
         unresponsive_after_s: float = 5.0,
+        on_call: Callable[[AnsweredCall], None] | None = None,
         resolver: Resolver = resolve,
     ) -> None:
         if isinstance(targets, str) or not targets:
@@ -88,14 +90,14 @@ class RewardClient:
         self._deadline_s = deadline_s
         security = _security(token, tls_ca, tls_certificate, tls_key)
         pool = ReplicaPool(self.targets, security, unresponsive_after_s, resolver)
-        self._connection = ServiceConnection(pool, hedge_budget, max_bytes_in_flight, batch_items, encoding)
+        self._connection = ServiceConnection(pool, hedge_budget, max_bytes_in_flight, batch_items, encoding, on_call)
         self._pending: set[concurrent.futures.Future[Any]] = set()
         self._is_closed = False
 
     def score(self, images: Sequence[Any], **arguments: Any) -> list[Outcome]:
         """Score images and wait. Arguments as for `submit`."""
         # While this thread waits, the pixels stay as they are: no need to copy them.
-        return self._wait(self._submit(images, copies=False, **arguments))
+        return self._wait(self.submit(images, copies=False, **arguments))
 
     async def score_async(self, images: Sequence[Any], **arguments: Any) -> list[Outcome]:
         """Score images from a coroutine on any loop. Arguments as for `submit`."""
@@ -113,6 +115,7 @@ class RewardClient:
         expected_fingerprint: str | None = None,
         priority: Priority = "training",
         evidence: bool = False,
+        copies: bool = True,
     ) -> "concurrent.futures.Future[list[Outcome]]":
         """Start scoring and return at once.
 
@@ -127,6 +130,7 @@ class RewardClient:
             expected_fingerprint: refuse to be scored by anything else.
             priority: what goes first in the service's queue.
             evidence: also get detections and reasons.
+            copies: False if the pixels stay as they are until the future is done; saves their copying.
 
         Returns:
             Future of the outcomes, in the order of the images. Cancelling it takes the work from the service.
@@ -134,17 +138,9 @@ class RewardClient:
         Raises:
             InvalidRequestError: the arguments make no sense. Errors of the service are raised by the future.
         """
-        return self._submit(
-            images,
-            scorer=scorer,
-            prompts=prompts,
-            tasks=tasks,
-            ids=ids,
-            deadline_s=deadline_s,
-            expected_fingerprint=expected_fingerprint,
-            priority=priority,
-            evidence=evidence,
-        )
+        items = prepare(images, prompts, tasks, ids, copies=copies)
+        call = self._call(scorer, deadline_s, expected_fingerprint, priority, evidence)
+        return self._start(self._connection.score(items, call))
 
     def as_completed(
         self,
@@ -217,24 +213,6 @@ class RewardClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def _submit(
-        self,
-        images: Sequence[Any],
-        *,
-        scorer: str,
-        prompts: Sequence[str],
-        tasks: Tasks,
-        ids: Sequence[str] | None = None,
-        deadline_s: float | None = None,
-        expected_fingerprint: str | None = None,
-        priority: Priority = "training",
-        evidence: bool = False,
-        copies: bool = True,
-    ) -> "concurrent.futures.Future[list[Outcome]]":
-        items = prepare(images, prompts, tasks, ids, copies=copies)
-        call = self._call(scorer, deadline_s, expected_fingerprint, priority, evidence)
-        return self._start(self._connection.score(items, call))
 
     def _call(
         self, scorer: str, deadline_s: float | None, fingerprint: str | None, priority: str, evidence: bool

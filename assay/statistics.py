@@ -5,6 +5,26 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class AnsweredCall:
+    """One call that was answered: the client's wait, retries included, and what the service says of its own part.
+
+    Args:
+        seconds: until the answer.
+        images: items of the call.
+        queue_s, decode_s, infer_s, total_s: in the service.
+        batch_items: items that the model got at once, those of other calls included.
+    """
+
+    seconds: float
+    images: int
+    queue_s: float
+    decode_s: float
+    infer_s: float
+    total_s: float
+    batch_items: int
+
+
+@dataclass(frozen=True)
 class ReplicaStatistics:
     """One replica: calls sent to it, how often it refused or lost some, and whether it is called now."""
 
