@@ -43,7 +43,7 @@ def run_service(name: str, config_path: Path | None, overrides: list[str]) -> in
     # Here, for it loads FastAPI and the rest of the serving extra.
     from assay.serving.lifecycle import configure_logging, serve
 
-    configure_logging()
+    configure_logging(config.serve.log_format)
     scorers = import_module(module_name).build_scorers(config.scorer)
     return serve(scorers, config.serve)
 

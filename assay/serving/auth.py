@@ -1,48 +1,76 @@
-"""Bearer tokens: every gRPC method and HTTP path needs the token, except health checks."""
+"""Who is calling: every gRPC method and HTTP path wants a bearer token, but for health and the files of the page.
 
-import hmac
-from pathlib import Path
+The tokens of a file are read again when it changes. A peer that fails too often is told to wait; a right token is
+looked for first, so those behind the same proxy who have one are not kept out.
+"""
 
-from assay.errors import ConfigError
+from collections.abc import Callable, Sequence
+
+from assay.serving.failed_attempts import FailedAttempts
+from assay.serving.metrics import Metrics
 from assay.serving.rejection import Rejection
 from assay.serving.settings import ServeConfig
+from assay.serving.tokens import Token, find_holder, make_token, read_tokens
+from assay.serving.watched_files import WatchedFiles
 
-OPEN_GRPC_SERVICE = "/grpc.health.v1.Health/"
-OPEN_HTTP_PATHS = frozenset({"/healthz", "/readyz"})
+#: Not `List`: names are for those who know them, or have the token.
+OPEN_GRPC_METHODS = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 
 
 class Authenticator:
-    """Checks the `authorization` header of a call. Without a token every call passes.
+    """Checks the `authorization` header of calls. Without tokens every call passes.
 
     Args:
-        token: the secret, or None. An empty one is refused: it would be no secret.
+        tokens: gives those that are right now, or None.
+        attempts: remembers who failed.
+        metrics: counts who failed.
     """
 
-    def __init__(self, token: str | None) -> None:
-        if token is not None and not token:
-            raise ConfigError("the token is empty; leave it out or give it a value", reason="TOKEN_EMPTY")
-        self._expected = None if token is None else f"Bearer {token}".encode()
+    def __init__(
+        self, tokens: Callable[[], Sequence[Token]] | None, attempts: FailedAttempts, metrics: Metrics
+    ) -> None:
+        self._tokens = tokens
+        self._attempts = attempts
+        self._metrics = metrics
 
     @classmethod
-    def from_config(cls, config: ServeConfig) -> "Authenticator":
+    def from_config(cls, config: ServeConfig, metrics: Metrics) -> "Authenticator":
         """Raises: ConfigError: the token file cannot be read, or is empty."""
-        if config.token_file is not None:
-            return cls(_read_token(config.token_file))
-        return cls(config.token.get_secret_value().strip() if config.token is not None else None)
+        return cls(_tokens(config, metrics), FailedAttempts(config.max_failed_attempts_per_minute), metrics)
 
-    def check(self, authorization: str | bytes | None) -> None:
-        """Compare in constant time. Raises: Rejection: UNAUTHENTICATED."""
-        if self._expected is None:
-            return
-        given = authorization.encode("utf-8", "replace") if isinstance(authorization, str) else authorization
-        if given is None:
+    def identify(self, authorization: str | bytes | None) -> str:
+        """The name of the token's holder; empty if no token is wanted. Raises: Rejection: UNAUTHENTICATED."""
+        if self._tokens is None:
+            return ""
+        if authorization is None:
             raise Rejection("UNAUTHENTICATED", "TOKEN_MISSING", "send the header `authorization: Bearer <token>`")
-        if not hmac.compare_digest(given, self._expected):
-            raise Rejection("UNAUTHENTICATED", "TOKEN_WRONG", "the bearer token is not the one of this service")
+        given = authorization.encode("utf-8", "replace") if isinstance(authorization, str) else authorization
+        holder = find_holder(self._tokens(), given)
+        if holder is None:
+            raise Rejection("UNAUTHENTICATED", "TOKEN_WRONG", "the bearer token is not one of this service")
+        return holder
+
+    def count_failure(self, rejection: Rejection, peer: str, door: str) -> Rejection:
+        """Take note of a failure; what to answer.
+
+        Args:
+            rejection: what `identify` raised.
+            peer: address of the other side, without its port.
+            door: `grpc` or `http`.
+        """
+        self._metrics.failed_authentications.labels(door, rejection.reason).inc()
+        wait_s = self._attempts.add(peer)
+        if wait_s is None:
+            return rejection
+        message = f"too many calls without a right token; wait {wait_s:.0f} s, or show a right one"
+        return Rejection("RESOURCE_EXHAUSTED", "TOO_MANY_FAILED_ATTEMPTS", message, retry_after_s=wait_s)
 
 
-def _read_token(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError as error:
-        raise ConfigError(f"token_file = {path}: {error.strerror}", reason="TOKEN_UNREADABLE") from error
+def _tokens(config: ServeConfig, metrics: Metrics) -> Callable[[], Sequence[Token]] | None:
+    if (path := config.token_file) is not None:
+        failed = metrics.failed_reloads.labels("token_file")
+        return WatchedFiles([path], lambda: read_tokens(path), failed.inc).current
+    if config.token is None:
+        return None
+    token = make_token("token", config.token.get_secret_value().strip(), "token")
+    return lambda: (token,)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from assay.outcomes import Outcome
+from assay.serving.current_call import current_call
 from assay.serving.execution import count_pixels, score_isolated
 from assay.serving.metrics import Metrics
 from assay.serving.model_thread import ModelThread
@@ -29,6 +30,9 @@ class BatchResult:
     queue_ns: int
     infer_ns: int
     batch_items: int
+    started_ns: int
+    model_started_ns: int
+    model_ended_ns: int
 
 
 @dataclass(eq=False)
@@ -39,6 +43,7 @@ class Entry:
     pixels: int
     deadline_s: float
     queued_ns: int
+    request_id: str
     future: "asyncio.Future[BatchResult]"
 
 
@@ -92,9 +97,9 @@ class Batcher:
             Rejection: DEADLINE_EXCEEDED: the deadline passed while they were queued.
         """
         loop, now_ns = asyncio.get_running_loop(), time.perf_counter_ns()
-        futures = []
+        futures, request_id = [], current_call().request_id
         for sample in samples:
-            entry = Entry(sample, count_pixels(sample), deadline_s, now_ns, loop.create_future())
+            entry = Entry(sample, count_pixels(sample), deadline_s, now_ns, request_id, loop.create_future())
             self._sequence += 1
             heapq.heappush(host.queue, (priority, self._sequence, entry))
             host.queued_pixels += entry.pixels
@@ -148,12 +153,18 @@ class Batcher:
         )
 
     async def _score_batch(self, host: ScorerHost, batch: list[Entry]) -> None:
-        samples = [entry.sample for entry in batch]
+        samples, request_ids = [entry.sample for entry in batch], [entry.request_id for entry in batch]
         started_ns = time.perf_counter_ns()
         self._busy_until_s = time.monotonic() + host.service_time.estimate_s(len(batch), 1)
         out_of_memory: list[int] = []
         try:
-            outcomes = await self._model_thread.run(lambda: score_isolated(host.scorer, samples, out_of_memory.append))
+            model_started_ns, outcomes, model_ended_ns = await self._model_thread.run(
+                lambda: (
+                    time.perf_counter_ns(),
+                    score_isolated(host.scorer, samples, out_of_memory.append, request_ids),
+                    time.perf_counter_ns(),
+                )
+            )
         except Exception as error:  # the batch executor: a defect of ours must not stop the queue
             for entry in batch:
                 if not entry.future.done():
@@ -163,7 +174,9 @@ class Batcher:
         for entry, outcome in zip(batch, outcomes, strict=True):
             if not entry.future.done():
                 queue_ns = started_ns - entry.queued_ns
-                entry.future.set_result(BatchResult(outcome, queue_ns, infer_ns, len(batch)))
+                entry.future.set_result(
+                    BatchResult(outcome, queue_ns, infer_ns, len(batch), started_ns, model_started_ns, model_ended_ns)
+                )
         self._record(host, batch, started_ns, infer_ns, out_of_memory)
 
     def _record(

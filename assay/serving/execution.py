@@ -18,19 +18,25 @@ logger = logging.getLogger("assay.serving")
 _OUT_OF_MEMORY = {"OutOfMemoryError", "MemoryError"}
 
 
-def score_isolated(scorer: Scorer, batch: Sequence[Sample], on_out_of_memory: Callable[[int], None]) -> list[Outcome]:
+def score_isolated(
+    scorer: Scorer,
+    batch: Sequence[Sample],
+    on_out_of_memory: Callable[[int], None],
+    request_ids: Sequence[str] = (),
+) -> list[Outcome]:
     """One outcome for each sample, whatever the scorer does.
 
     Args:
         scorer: the reward model.
         batch: samples, at least one.
         on_out_of_memory: called with the number of pixels of each batch that did not fit.
+        request_ids: of the calls that the samples came with, for the log; may be left out.
     """
     try:
         return _checked(scorer.score(batch), len(batch))
     except (Exception, SystemExit) as error:  # the batch executor: the one place where a scorer's errors end
         if len(batch) == 1:
-            return [_failed(scorer, batch[0], error)]
+            return [_failed(scorer, batch[0], error, *request_ids)]
         out_of_memory = is_out_of_memory(error)
         if out_of_memory:
             on_out_of_memory(sum(count_pixels(sample) for sample in batch))
@@ -44,8 +50,8 @@ def score_isolated(scorer: Scorer, batch: Sequence[Sample], on_out_of_memory: Ca
     middle = len(batch) // 2
     return [
         outcome
-        for half in (batch[:middle], batch[middle:])
-        for outcome in score_isolated(scorer, half, on_out_of_memory)
+        for half in (slice(middle), slice(middle, None))
+        for outcome in score_isolated(scorer, batch[half], on_out_of_memory, request_ids[half])
     ]
 
 
@@ -78,9 +84,11 @@ def _finite(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _failed(scorer: Scorer, sample: Sample, error: BaseException) -> Failed:
+def _failed(scorer: Scorer, sample: Sample, error: BaseException, request_id: str = "") -> Failed:
     error_id = uuid.uuid4().hex[:12]
-    logger.error("%s: sample %r failed (error id %s)", scorer.info.name, sample.id, error_id, exc_info=error)
+    message = "%s: sample %r failed (error id %s)"
+    about = {"request_id": request_id}
+    logger.error(message, scorer.info.name, sample.id, error_id, exc_info=error, extra=about)
     if is_out_of_memory(error):
         return Failed(
             "RESOURCE_EXHAUSTED", "OUT_OF_MEMORY", f"the image alone does not fit in memory; error id {error_id}"

@@ -4,27 +4,25 @@ What a scorer or our own code raises never reaches a caller: they get INTERNAL a
 """
 
 import asyncio
-import logging
-import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
 
-import grpc
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from assay.errors import ConfigError
 from assay.grpc_options import server_options
-from assay.serving.auth import OPEN_GRPC_SERVICE, Authenticator
+from assay.serving.auth import Authenticator
+from assay.serving.call_interceptor import CallInterceptor
+from assay.serving.grpc_errors import abort, internal_error
 from assay.serving.rejection import Rejection
 from assay.serving.service import ScoringService
-from assay.serving.settings import ServeConfig, TlsConfig
+from assay.serving.settings import ServeConfig
+from assay.serving.tls_files import TlsMaterial, grpc_credentials
+from assay.serving.watched_files import WatchedFiles
 from assay.v1 import reward_service_pb2 as pb
 from assay.v1 import reward_service_pb2_grpc as pb_grpc
-from assay.wire import status_to_proto
-
-logger = logging.getLogger("assay.serving")
 
 T = TypeVar("T")
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["RewardService"].full_name
@@ -56,69 +54,19 @@ async def answer(context: Any, work: Awaitable[T]) -> T:
         await abort(context, internal_error("a call failed"))
 
 
-def internal_error(what: str) -> Rejection:
-    """Log the exception being handled under a new id, and give what the caller may know of it."""
-    error_id = uuid.uuid4().hex[:12]
-    logger.exception("%s (error id %s)", what, error_id)
-    return Rejection("INTERNAL", "INTERNAL_ERROR", f"internal error, id {error_id}", {"error_id": error_id})
-
-
-async def abort(context: Any, rejection: Rejection) -> NoReturn:
-    """End a call with the rejection's status, its details and, for gRPC's own retries, the delay."""
-    status = status_to_proto(
-        rejection.code, rejection.reason, rejection.message, rejection.metadata, rejection.retry_after_s
-    )
-    trailing: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
-    if rejection.retry_after_s is not None:
-        trailing.append(("grpc-retry-pushback-ms", str(int(rejection.retry_after_s * 1000))))
-    await context.abort(grpc.StatusCode[rejection.code], rejection.message, tuple(trailing))
-    raise AssertionError("abort returned")
-
-
-class TokenInterceptor(aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Refuses calls without the token, whatever their method, health checks excepted."""
-
-    def __init__(self, authenticator: Authenticator) -> None:
-        self._authenticator = authenticator
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        if handler_call_details.method.startswith(OPEN_GRPC_SERVICE):
-            return await continuation(handler_call_details)
-        try:
-            self._authenticator.check(dict(handler_call_details.invocation_metadata).get("authorization"))
-        except Rejection as rejection:
-            return _refusing_handler(rejection, await continuation(handler_call_details))
-        return await continuation(handler_call_details)
-
-
-def _refusing_handler(rejection: Rejection, handler: Any) -> Any:
-    """A handler that aborts, of the same shape as the one it stands in for (None: there is no such method)."""
-
-    async def refuse(request: Any, context: Any) -> None:
-        await abort(context, rejection)
-
-    async def refuse_stream(request: Any, context: Any) -> Any:
-        await abort(context, rejection)
-        yield None
-
-    if handler is not None and handler.response_streaming:
-        make = (
-            grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
-        )
-        return make(refuse_stream)
-    return grpc.unary_unary_rpc_method_handler(refuse)
-
-
 class _Health(health.aio.HealthServicer):  # type: ignore[misc, name-defined]
     """Ends the streams of those who watch when the server stops; a drain would wait for them in vain."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
+        self._names = names
         self.stopping = asyncio.Event()
+
+    async def List(self, request: Any, context: Any) -> Any:
+        """What the library leaves out."""
+        asked = {name: health_pb2.HealthCheckRequest(service=name) for name in self._names}
+        checked = {name: await self.Check(question, context) for name, question in asked.items()}
+        return health_pb2.HealthListResponse(statuses=checked)
 
     async def Watch(self, request: Any, context: Any) -> None:
         watching = asyncio.create_task(super().Watch(request, context))
@@ -141,19 +89,20 @@ class GrpcServer:
         service: ScoringService,
         authenticator: Authenticator,
         config: ServeConfig,
+        tls: WatchedFiles[TlsMaterial] | None = None,
         interceptors: Sequence[Any] = (),
     ) -> None:
         largest = max(info.limits.max_bytes_per_call for info in service.infos)
         self._server = aio.server(
-            interceptors=[TokenInterceptor(authenticator), *interceptors],
+            interceptors=[CallInterceptor(authenticator), *interceptors],
             options=server_options(config.max_message_bytes or largest),
         )
-        self._health = _Health()
         self._health_names = ["", SERVICE_NAME, *(info.name for info in service.infos)]
+        self._health = _Health(self._health_names)
         pb_grpc.add_RewardServiceServicer_to_server(RewardServicer(service), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection([SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
-        self.port = _bind(self._server, config)
+        self.port = _bind(self._server, config, tls)
 
     async def start(self) -> None:
         await self.mark_not_serving()
@@ -173,24 +122,13 @@ class GrpcServer:
         await self._server.stop(grace_s)
 
 
-def _bind(server: aio.Server, config: ServeConfig) -> int:
+def _bind(server: aio.Server, config: ServeConfig, tls: WatchedFiles[TlsMaterial] | None) -> int:
     host = f"[{config.host}]" if ":" in config.host else config.host
     address = f"{host}:{config.grpc_port}"
     try:
-        if config.tls is None:
+        if tls is None or config.tls is None:
             return server.add_insecure_port(address)
-        return server.add_secure_port(address, _credentials(config.tls))
+        return server.add_secure_port(address, grpc_credentials(tls, config.tls.client_ca is not None))
     except RuntimeError as error:
         message = f"cannot listen on {address}: the port is taken, or the host is not one of this machine"
         raise ConfigError(message, reason="PORT_UNAVAILABLE") from error
-
-
-def _credentials(tls: TlsConfig) -> grpc.ServerCredentials:
-    try:
-        key, certificate = tls.key.read_bytes(), tls.certificate.read_bytes()
-        client_ca = tls.client_ca.read_bytes() if tls.client_ca is not None else None
-    except OSError as error:
-        raise ConfigError(f"tls: cannot read {error.filename}: {error.strerror}", reason="TLS_UNREADABLE") from error
-    return grpc.ssl_server_credentials(
-        [(key, certificate)], root_certificates=client_ca, require_client_auth=client_ca is not None
-    )

@@ -1,4 +1,4 @@
-"""The HTTP door: scoring in JSON, health, metrics, and the OpenAPI page at `/docs`.
+"""The HTTP door: scoring in JSON, health, metrics, what `/status` shows, and the contract at `/openapi.json`.
 
 `POST /v1/score` takes JSON with images in base64, or a form with a `request` part (the same JSON without images) and
 one `images` file for each item. Errors have the shape of AIP-193, with the reasons of the gRPC door.
@@ -7,43 +7,38 @@ one `images` file for each item. Errors have the shape of AIP-193, with the reas
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from google.protobuf import json_format
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from assay.images import sniff_format
-from assay.serving.auth import OPEN_HTTP_PATHS, Authenticator
-from assay.serving.grpc_server import internal_error
+from assay.serving.auth import Authenticator
+from assay.serving.grpc_errors import internal_error
+from assay.serving.http_errors import error_response
+from assay.serving.http_gate import Gatekeeper
 from assay.serving.http_models import JsonScoreRequest, response_to_json
+from assay.serving.page_files import page_files, page_response
 from assay.serving.rejection import Rejection
 from assay.serving.service import ScoringService
 from assay.serving.settings import ServeConfig
+from assay.serving.status import status_of
 from assay.v1 import reward_service_pb2 as pb
-from assay.wire import ERROR_DOMAIN, FORMATS
+from assay.wire import FORMATS
 
-# The mapping of google.rpc.Code to HTTP, and 413 for bodies that are too large.
-HTTP_STATUS = {
-    "INVALID_ARGUMENT": 400,
-    "FAILED_PRECONDITION": 400,
-    "UNAUTHENTICATED": 401,
-    "NOT_FOUND": 404,
-    "RESOURCE_EXHAUSTED": 413,
-    "INTERNAL": 500,
-    "UNAVAILABLE": 503,
-    "DEADLINE_EXCEEDED": 504,
-}
 BASE64_OVERHEAD = 1.4
 _SCHEMAS = "#/components/schemas/{model}"
 
 
 def create_app(service: ScoringService, authenticator: Authenticator, config: ServeConfig) -> ASGIApp:
     """The application, wrapped in the checks that come before it."""
-    app = FastAPI(title="Assay reward service", version="1", description=__doc__)
+    # Without FastAPI's own pages, which load scripts from elsewhere.
+    app = FastAPI(title="Assay reward service", version="1", description=__doc__, docs_url=None, redoc_url=None)
     _add_routes(app, service)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     largest = config.max_message_bytes or max(info.limits.max_bytes_per_call for info in service.infos)
@@ -67,6 +62,15 @@ def _add_routes(app: FastAPI, service: ScoringService) -> None:
 
         return await answer(listed)
 
+    @app.get("/v1/status")
+    async def status() -> Response:
+        """What the server does now: queue, throughput, latency, what was refused, recent failures."""
+
+        async def told() -> Response:
+            return _json(status_of(service))
+
+        return await answer(told)
+
     @app.get("/healthz")
     async def healthz() -> Response:
         """The process lives."""
@@ -82,6 +86,13 @@ def _add_routes(app: FastAPI, service: ScoringService) -> None:
     async def metrics() -> Response:
         """Prometheus' text format."""
         return Response(service.metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+    for path in page_files():
+        app.add_api_route(path, partial(_page, path), include_in_schema=False)
+
+
+async def _page(path: str) -> Response:
+    return page_response(path)
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
@@ -102,19 +113,6 @@ async def answer(work: Callable[[], Awaitable[Response]]) -> Response:
         return error_response(rejection)
     except Exception:  # the RPC edge
         return error_response(internal_error("an HTTP request failed"))
-
-
-def error_response(rejection: Rejection) -> Response:
-    """AIP-193 in JSON."""
-    status = HTTP_STATUS[rejection.code]
-    details = {"reason": rejection.reason, "domain": ERROR_DOMAIN, "metadata": rejection.metadata}
-    error = {"code": status, "status": rejection.code, "message": rejection.message, "details": [details]}
-    headers = {}
-    if rejection.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, round(rejection.retry_after_s)))
-    if rejection.code == "UNAUTHENTICATED":
-        headers["www-authenticate"] = "Bearer"
-    return JSONResponse({"error": error}, status, headers)
 
 
 async def _score(service: ScoringService, request: Request) -> Response:
@@ -176,44 +174,3 @@ def _info(info: pb.ScorerInfo) -> dict[str, Any]:
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:
     return Response(json.dumps(content, allow_nan=False), status, media_type="application/json")
-
-
-class Gatekeeper:
-    """Before the application: the token, for every path but health; and the size of the body, as it streams in."""
-
-    def __init__(self, app: ASGIApp, authenticator: Authenticator, max_body_bytes: int) -> None:
-        self._app = app
-        self._authenticator = authenticator
-        self._max_body_bytes = max_body_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        headers = dict(scope["headers"])
-        try:
-            if scope["path"] not in OPEN_HTTP_PATHS:
-                self._authenticator.check(headers.get(b"authorization"))
-            if int(headers.get(b"content-length", b"0")) > self._max_body_bytes:
-                self._refuse_size()
-            await self._app(scope, self._counting(receive), send)
-        except Rejection as rejection:
-            await error_response(rejection)(scope, receive, send)
-
-    def _counting(self, receive: Receive) -> Receive:
-        received = 0
-
-        async def receive_counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._max_body_bytes:
-                self._refuse_size()
-            return message
-
-        return receive_counted
-
-    def _refuse_size(self) -> None:
-        limit = self._max_body_bytes
-        raise Rejection(
-            "RESOURCE_EXHAUSTED", "BODY_TOO_LARGE", f"the body is larger than {limit} bytes", {"limit": str(limit)}
-        )

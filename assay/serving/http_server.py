@@ -12,6 +12,8 @@ from assay.serving.auth import Authenticator
 from assay.serving.http_app import create_app
 from assay.serving.service import ScoringService
 from assay.serving.settings import ServeConfig
+from assay.serving.tls_files import TlsMaterial, http_context
+from assay.serving.watched_files import WatchedFiles
 
 
 class _Uvicorn(uvicorn.Server):
@@ -24,22 +26,20 @@ class _Uvicorn(uvicorn.Server):
 class HttpServer:
     """Listens on one port."""
 
-    def __init__(self, service: ScoringService, authenticator: Authenticator, config: ServeConfig) -> None:
+    def __init__(
+        self,
+        service: ScoringService,
+        authenticator: Authenticator,
+        config: ServeConfig,
+        tls: WatchedFiles[TlsMaterial] | None = None,
+    ) -> None:
         self._socket = _bind(config)
         self.port: int = self._socket.getsockname()[1]
-        tls = config.tls
-        self._uvicorn = _Uvicorn(
-            uvicorn.Config(
-                create_app(service, authenticator, config),
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                ssl_certfile=str(tls.certificate) if tls else None,
-                ssl_keyfile=str(tls.key) if tls else None,
-                ssl_ca_certs=str(tls.client_ca) if tls and tls.client_ca else None,
-                ssl_cert_reqs=2 if tls and tls.client_ca else 0,  # ssl.CERT_REQUIRED, ssl.CERT_NONE
-            )
-        )
+        app = create_app(service, authenticator, config)
+        settings = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", server_header=False)
+        settings.load()
+        settings.ssl = None if tls is None else http_context(tls)
+        self._uvicorn = _Uvicorn(settings)
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,15 @@ from assay.errors import ConfigError
 from assay.serving.auth import Authenticator
 from assay.serving.grpc_server import GrpcServer
 from assay.serving.http_server import HttpServer
+from assay.serving.logs import configure_logging
+from assay.serving.metrics import Metrics
 from assay.serving.scorer import Scorer
 from assay.serving.service import ScoringService
 from assay.serving.settings import ServeConfig, TlsConfig
+from assay.serving.tls_files import watch_tls
+from assay.tracing import configure_tracing
 
-__all__ = ["RunningServer", "ServeConfig", "TlsConfig", "serve"]
+__all__ = ["RunningServer", "ServeConfig", "TlsConfig", "configure_logging", "serve"]
 
 logger = logging.getLogger("assay.serving")
 
@@ -38,6 +41,7 @@ def serve(scorers: Sequence[Scorer], config: ServeConfig) -> int:
     Raises:
         ConfigError: a port is taken, a file cannot be read, the token is empty.
     """
+    configure_tracing()
     return asyncio.run(_serve(scorers, config))
 
 
@@ -84,11 +88,13 @@ class RunningServer:
 
     def __init__(self, scorers: Sequence[Scorer], config: ServeConfig, interceptors: Sequence[Any] = ()) -> None:
         self._config = config
-        authenticator = Authenticator.from_config(config)
-        self.service = ScoringService(scorers, config)
+        metrics = Metrics()
+        authenticator = Authenticator.from_config(config, metrics)
+        tls = None if config.tls is None else watch_tls(config.tls, metrics)
+        self.service = ScoringService(scorers, config, metrics)
         try:
-            self._grpc = GrpcServer(self.service, authenticator, config, interceptors)
-            self._http = None if config.http_port is None else HttpServer(self.service, authenticator, config)
+            self._grpc = GrpcServer(self.service, authenticator, config, tls, interceptors)
+            self._http = None if config.http_port is None else HttpServer(self.service, authenticator, config, tls)
         except ConfigError:
             self.service.close()
             raise
@@ -139,8 +145,3 @@ def _write_ready_file(path: Path, server: RunningServer) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(content))
     os.replace(temporary, path)
-
-
-def configure_logging(level: str = "INFO") -> None:
-    """Log to stderr; stdout is for the ready line."""
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -1,10 +1,19 @@
 """Prometheus metrics of a server, in a registry of its own (a process may hold several servers, as tests do)."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _PIXELS = tuple(4**power for power in range(6, 16))
+_RATIOS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1)
 
 
 class Metrics:
@@ -12,6 +21,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        GCCollector(registry=registry)
         self.calls = Counter(
             "assay_calls", "Score calls by status code and reason", ["scorer", "code", "reason"], registry=registry
         )
@@ -42,6 +53,23 @@ class Metrics:
         )
         self.held = Gauge("assay_held", "Admitted and not yet answered", ["what"], registry=registry)
         self.pixel_budget = Gauge("assay_pixel_budget", "Pixels a batch may hold", ["scorer"], registry=registry)
+        self.calls_in_flight = Gauge("assay_calls_in_flight", "Calls that are being answered", registry=registry)
+        self.deadline_used = Histogram(
+            "assay_deadline_used_ratio",
+            "What an answered call took of the time its caller gave it",
+            ["scorer"],
+            buckets=_RATIOS,
+            registry=registry,
+        )
+        self.failed_authentications = Counter(
+            "assay_failed_authentications", "Calls without a right token", ["door", "why"], registry=registry
+        )
+        self.failed_reloads = Counter(
+            "assay_failed_reloads", "Changed files that could not be taken over", ["what"], registry=registry
+        )
+        self.scorer_info = Gauge(
+            "assay_scorer_info", "1 for each scorer that is ready", ["scorer", "fingerprint"], registry=registry
+        )
 
     def exposition(self) -> bytes:
         """All values in Prometheus' text format."""

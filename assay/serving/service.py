@@ -16,15 +16,20 @@ from assay.errors import ConfigError
 from assay.images import RgbArray
 from assay.outcomes import Failed, Outcome
 from assay.serving.admission import Admission, Load, Ticket
+from assay.serving.batch_spans import record_batches
 from assay.serving.batcher import Batcher, BatchResult, ScorerHost
+from assay.serving.client_limits import ClientShares
+from assay.serving.current_call import current_call
 from assay.serving.decoding import ImageDecoder, ReceivedImage, read_images
 from assay.serving.metrics import Metrics
 from assay.serving.model_thread import ModelThread
+from assay.serving.recent import Recent
 from assay.serving.rejection import Rejection
 from assay.serving.scorer import Sample, Scorer, ScorerInfo
 from assay.serving.settings import ServeConfig
 from assay.serving.warm_up import warm_up_sample
 from assay.tasks import OutcomeTask
+from assay.tracing import span
 from assay.v1 import reward_service_pb2 as pb
 from assay.wire import get_task, info_to_proto, result_to_proto
 
@@ -37,15 +42,22 @@ Images = tuple[ReceivedImage, ...]
 class ScoringService:
     """Scorers, their queue and their model thread. Create and use it on one event loop."""
 
-    def __init__(self, scorers: Sequence[Scorer], config: ServeConfig) -> None:
-        self.metrics = Metrics()
+    def __init__(self, scorers: Sequence[Scorer], config: ServeConfig, metrics: Metrics | None = None) -> None:
+        self.metrics = metrics or Metrics()
+        self._shares = ClientShares(config.client_limits)
         self._hosts = _hosts(scorers, config)
-        self._admission = Admission(Load(config.max_queued_items, config.max_queued_pixels, config.max_bytes_in_flight))
+        self.recent = Recent(list(self._hosts))
+        self.calls_in_flight = 0
+        self.admission = Admission(Load(config.max_queued_items, config.max_queued_pixels, config.max_bytes_in_flight))
         self._decoder = ImageDecoder(config.decode_threads)
         self._model_thread = ModelThread()
         self._batcher = Batcher(list(self._hosts.values()), self._model_thread, self.metrics)
         self.is_draining = False
         self._batching = asyncio.create_task(self._batcher.run())
+
+    @property
+    def hosts(self) -> list[ScorerHost]:
+        return list(self._hosts.values())
 
     @property
     def infos(self) -> list[ScorerInfo]:
@@ -63,6 +75,7 @@ class ScoringService:
             if isinstance(outcome, Failed):
                 logger.warning("%s: the warm-up sample was refused: %s", host.info.name, outcome.message)
             host.ready = True
+            self.metrics.scorer_info.labels(host.info.name, host.info.fingerprint).set(1)
 
     def list_scorers(self) -> pb.ListScorersResponse:
         """Raises: Rejection: UNAVAILABLE: not all scorers are warm yet."""
@@ -77,17 +90,23 @@ class ScoringService:
             Rejection: the call is refused as a whole.
         """
         name = request.scorer if request.scorer in self._hosts else "(unknown)"
-        code, reason = "OK", ""
+        code, reason = "INTERNAL", "INTERNAL_ERROR"
+        self._show_calls(+1)
         try:
-            return await self._score(request, time_remaining_s)
+            response = await self._score(request, time_remaining_s)
+            code, reason = "OK", ""
+            return response
         except Rejection as rejection:
             code, reason = rejection.code, rejection.reason
             raise
         except asyncio.CancelledError:
-            code = "CANCELLED"
+            code, reason = "CANCELLED", ""
             raise
         finally:
+            self._show_calls(-1)
             self.metrics.calls.labels(name, code, reason).inc()
+            if code not in ("OK", "CANCELLED"):
+                self._note_failure(name, code, reason, 0)
 
     def close(self) -> None:
         """Stop batching; whatever is still queued is cancelled."""
@@ -99,20 +118,27 @@ class ScoringService:
         started_ns = time.perf_counter_ns()
         deadline_s = math.inf if time_remaining_s is None else time.monotonic() + time_remaining_s
         host = self._host(request)
-        images = [read_images(item) for item in request.items]
-        image_bytes = _check_size(images, host.info)
-        ticket = self._admission.admit(
-            Load(items=len(images), image_bytes=image_bytes), lambda: self._retry_after_s(host)
-        )
-        self._show_load()
-        try:
-            arrays = await self._arrays(host, images, ticket, deadline_s)
-            decode_ns = time.perf_counter_ns() - started_ns
-            outcomes, scored = await self._outcomes(host, request, arrays, deadline_s)
-        finally:
-            ticket.release()
+        with self._shares.take(current_call().caller, len(request.items)):
+            with span("admit"):
+                images = [read_images(item) for item in request.items]
+                image_bytes = _check_size(images, host.info)
+                ticket = self.admission.admit(
+                    Load(items=len(images), image_bytes=image_bytes), lambda: self._retry_after_s(host)
+                )
             self._show_load()
-        return self._response(host, request, outcomes, _timing(scored, decode_ns, started_ns))
+            try:
+                with span("decode"):
+                    arrays = await self._arrays(host, images, ticket, deadline_s)
+                decode_ns = time.perf_counter_ns() - started_ns
+                outcomes, scored = await self._outcomes(host, request, arrays, deadline_s)
+            finally:
+                ticket.release()
+                self._show_load()
+        record_batches(scored)
+        timing = _timing(scored, decode_ns, started_ns)
+        if time_remaining_s:
+            self.metrics.deadline_used.labels(host.info.name).observe(timing.total_ns / 1e9 / time_remaining_s)
+        return self._response(host, request, outcomes, timing)
 
     def _host(self, request: pb.ScoreRequest) -> ScorerHost:
         host = self._hosts.get(request.scorer)
@@ -179,6 +205,9 @@ class ScoringService:
         tally = Counter((o.code, o.reason) if isinstance(o, Failed) else ("OK", "") for o in outcomes)
         for labels, count in tally.items():
             self.metrics.items.labels(name, *labels).inc(count)
+            if labels[0] != "OK":
+                self._note_failure(name, *labels, count)
+        self.recent.calls[name].add(len(outcomes), timing)
         self.metrics.decode_s.labels(name).observe(timing.decode_ns / 1e9)
         self.metrics.call_s.labels(name).observe(timing.total_ns / 1e9)
         return pb.ScoreResponse(
@@ -194,8 +223,20 @@ class ScoringService:
         """Half the queue's time: by then there is room again."""
         return min(max(self._batcher.eta_s(host, 0, 0) / 2, MIN_RETRY_S), MAX_RETRY_S)
 
+    def _note_failure(self, scorer: str, code: str, reason: str, items: int) -> None:
+        request_id = current_call().request_id
+        self.recent.fail(scorer, code, reason, items, request_id)
+        what = f"{items} items failed" if items else "a call was refused"
+        # An overloaded server refuses thousands; they are counted, not told one by one.
+        level = {"UNAVAILABLE": logging.DEBUG, "INTERNAL": logging.ERROR}.get(code, logging.WARNING)
+        logger.log(level, "%s: %s: %s %s", scorer, what, code, reason)
+
+    def _show_calls(self, change: int) -> None:
+        self.calls_in_flight += change
+        self.metrics.calls_in_flight.set(self.calls_in_flight)
+
     def _show_load(self) -> None:
-        held = self._admission.current
+        held = self.admission.current
         self.metrics.held.labels("items").set(held.items)
         self.metrics.held.labels("pixels").set(held.pixels)
         self.metrics.held.labels("image_bytes").set(held.image_bytes)

@@ -7,6 +7,8 @@ from typing import Self
 from pydantic import Field, SecretStr, model_validator
 
 from assay.config import ConfigModel
+from assay.serving.client_limits import ClientLimits
+from assay.serving.logs import LogFormat
 
 
 class TlsConfig(ConfigModel):
@@ -30,7 +32,12 @@ class ServeConfig(ConfigModel):
     token: SecretStr | None = Field(
         default=None, description="bearer token that every call but health checks must carry"
     )
-    token_file: Path | None = Field(default=None, description="file with the token, instead of `token`")
+    token_file: Path | None = Field(
+        default=None, description="file with tokens, `TOKEN` or `NAME TOKEN` a line, read again when it changes"
+    )
+    max_failed_attempts_per_minute: int = Field(
+        default=20, ge=1, description="calls without a right token that an address may make before it is told to wait"
+    )
     tls: TlsConfig | None = None
     insecure: bool = Field(default=False, description="allow a non-loopback host with neither token nor TLS")
 
@@ -46,7 +53,10 @@ class ServeConfig(ConfigModel):
     max_message_bytes: int | None = Field(
         default=None, ge=1, description="per call; null takes the largest scorer limit"
     )
+    client_limits: ClientLimits = Field(default_factory=ClientLimits, description="what one client may take")
     decode_threads: int = Field(default=4, ge=1, le=64)
+
+    log_format: LogFormat = Field(default="text", description="text for people, json for machines")
 
     drain_notice_s: float = Field(default=0.5, ge=0, description="between NOT_SERVING and refusing new calls")
     drain_grace_s: float = Field(default=30.0, ge=0, description="for calls under way to end after SIGTERM")

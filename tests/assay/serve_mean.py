@@ -11,6 +11,6 @@ from assay.config import load_config
 from assay.serving.lifecycle import ServeConfig, configure_logging, serve
 
 if __name__ == "__main__":
-    configure_logging()
     settings = load_config(ServeConfig, None, sys.argv[1:])
+    configure_logging(settings.log_format)
     sys.exit(serve([MeanScorer(), MeanScorer("other", "f2")], settings))

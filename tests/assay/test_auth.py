@@ -4,22 +4,27 @@ import logging
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
 import pytest
 from assay_doubles import MeanScorer, grey, plain
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from assay.client import RewardClient
 from assay.config import load_config
 from assay.errors import AuthenticationError, ConfigError, ServiceUnavailableError
 from assay.outcomes import Scored
+from assay.serving.auth import OPEN_GRPC_METHODS, Authenticator
+from assay.serving.http_app import create_app
+from assay.serving.http_gate import Gatekeeper, open_paths
+from assay.serving.metrics import Metrics
 from assay.serving.settings import ServeConfig
 from assay.testing import BackgroundServer, serve_in_background
-from assay.v1 import reward_service_pb2 as pb
-from assay.v1 import reward_service_pb2_grpc as pb_grpc
 
 TOKEN = "s3cret"
 WRONG = [
@@ -37,7 +42,7 @@ WRONG = [
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[BackgroundServer]:
-    with serve_in_background([MeanScorer()], token=TOKEN, http_port=0) as server:
+    with serve_in_background([MeanScorer()], token=TOKEN, http_port=0, max_failed_attempts_per_minute=10_000) as server:
         yield server
 
 
@@ -45,40 +50,73 @@ def metadata(authorization: str | None) -> list[tuple[str, str]]:
     return [] if authorization is None else [("authorization", authorization)]
 
 
-def call(channel: grpc.Channel, method: str, given: list[tuple[str, str]]) -> object:
-    stub = pb_grpc.RewardServiceStub(channel)
-    match method:
-        case "Score":
-            image = pb.Image(rgb=pb.RgbImage(width=8, height=8, rgb8=bytes(192)))
-            message = pb.ScoreRequest(scorer="mean", items=[pb.ScoreItem(images=[image])])
-            return stub.Score(message, metadata=given, timeout=5)
-        case "ListScorers":
-            return stub.ListScorers(pb.ListScorersRequest(), metadata=given, timeout=5)
-        case "Reflection":
-            asked = reflection_pb2.ServerReflectionRequest(list_services="")
-            reflected = reflection_pb2_grpc.ServerReflectionStub(channel)
-            return next(reflected.ServerReflectionInfo(iter([asked]), metadata=given, timeout=5))
-        case _:
-            no_such = channel.unary_unary("/assay.v1.RewardService/NoSuchMethod")
-            return no_such(b"", metadata=given, timeout=5)
+def methods_of(server: BackgroundServer) -> list[str]:
+    """Every method that the server has, `/service/Method`, by its own reflection; and one that it has not."""
+    found = ["/assay.v1.RewardService/NoSuchMethod"]
+    with grpc.insecure_channel(server.target) as channel:
+        database = ProtoReflectionDescriptorDatabase(Metadated(channel))
+        pool = DescriptorPool(database)
+        for service in database.get_services():
+            found += [f"/{service}/{method.name}" for method in pool.FindServiceByName(service).methods]
+    return found
+
+
+class Metadated:
+    """A channel that shows the token, for clients that cannot be told to."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+
+    def stream_stream(self, *arguments: Any, **options: Any) -> Any:
+        made = self._channel.stream_stream(*arguments, **options)
+        return lambda requests: made(requests, metadata=metadata(f"Bearer {TOKEN}"), timeout=5)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+
+def status_of(channel: grpc.Channel, method: str, given: list[tuple[str, str]]) -> grpc.StatusCode:
+    """Call any method with an empty message, whatever its shape."""
+    is_stream = method.endswith(("/ServerReflectionInfo", "/Watch"))
+    try:
+        if is_stream:
+            asked = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+            next(channel.stream_stream(method)(iter([asked]), metadata=given, timeout=5))
+        else:
+            channel.unary_unary(method)(b"", metadata=given, timeout=5)
+    except grpc.RpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
 
 
 @pytest.mark.parametrize("authorization", WRONG)
-@pytest.mark.parametrize("method", ["Score", "ListScorers", "Reflection", "NoSuchMethod"])
-def test_every_method_wants_the_token(server: BackgroundServer, method: str, authorization: str | None) -> None:
-    with grpc.insecure_channel(server.target) as channel, pytest.raises(grpc.RpcError) as caught:
-        call(channel, method, metadata(authorization))
-    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+def test_every_method_wants_the_token(server: BackgroundServer, authorization: str | None) -> None:
+    methods = methods_of(server)
+    assert {"/assay.v1.RewardService/Score", "/assay.v1.RewardService/ListScorers"} < {*methods}
+    assert "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" in methods
+    with grpc.insecure_channel(server.target) as channel:
+        codes = {method: status_of(channel, method, metadata(authorization)) for method in methods}
+    expected = {
+        method: grpc.StatusCode.OK if method in OPEN_GRPC_METHODS else grpc.StatusCode.UNAUTHENTICATED
+        for method in methods
+    }
+    assert codes == expected
 
 
 def test_the_right_token_opens_every_method(server: BackgroundServer) -> None:
-    right = metadata(f"Bearer {TOKEN}")
     with grpc.insecure_channel(server.target) as channel:
-        for method in ("Score", "ListScorers", "Reflection"):
-            call(channel, method, right)
-        with pytest.raises(grpc.RpcError) as caught:
-            call(channel, "NoSuchMethod", right)
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        codes = {method: status_of(channel, method, metadata(f"Bearer {TOKEN}")) for method in methods_of(server)}
+    assert codes.pop("/assay.v1.RewardService/NoSuchMethod") == grpc.StatusCode.UNIMPLEMENTED
+    assert codes.pop("/assay.v1.RewardService/Score") == grpc.StatusCode.NOT_FOUND  # the empty name of a scorer
+    assert {*codes.values()} == {grpc.StatusCode.OK}
+
+
+def test_who_has_the_token_may_list_the_health_of_all(server: BackgroundServer) -> None:
+    with grpc.insecure_channel(server.target) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        listed = stub.List(health_pb2.HealthListRequest(), metadata=metadata(f"Bearer {TOKEN}"), timeout=5).statuses
+    assert {*listed} == {"", "mean", "assay.v1.RewardService"}
+    assert {response.status for response in listed.values()} == {health_pb2.HealthCheckResponse.SERVING}
 
 
 def test_health_needs_no_token_and_knows_each_scorer(server: BackgroundServer) -> None:
@@ -92,14 +130,32 @@ def test_health_needs_no_token_and_knows_each_scorer(server: BackgroundServer) -
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
+def paths_of(server: BackgroundServer) -> list[tuple[str, str]]:
+    """Every (verb, path) that the application has, and some that it has not."""
+    app = create_app(server.service, Authenticator.from_config(ServeConfig(), Metrics()), ServeConfig())
+    assert isinstance(app, Gatekeeper)
+    routes = app.application.routes  # type: ignore[attr-defined]
+    found = [(verb, route.path) for route in routes for verb in route.methods]
+    return [*found, ("GET", "/nope"), ("GET", "/docs"), ("POST", "/healthz/x"), ("GET", "/page/../metrics")]
+
+
 # Without white space at the end, which HTTP strips.
 @pytest.mark.parametrize("authorization", [value for value in WRONG if value is None or value == value.strip()])
-@pytest.mark.parametrize("path", ["/v1/score", "/v1/scorers", "/metrics", "/docs", "/openapi.json", "/", "/nope"])
-def test_every_path_wants_the_token(server: BackgroundServer, path: str, authorization: str | None) -> None:
+def test_every_path_wants_the_token(server: BackgroundServer, authorization: str | None) -> None:
+    paths = paths_of(server)
+    wanting = [(verb, path) for verb, path in paths if path not in open_paths()]
+    assert {("POST", "/v1/score"), ("GET", "/v1/status"), ("GET", "/metrics"), ("GET", "/openapi.json")} < {*wanting}
     headers = {} if authorization is None else {"authorization": authorization}
-    response = httpx.request("POST" if path == "/v1/score" else "GET", f"{server.http_url}{path}", headers=headers)
-    assert response.status_code == 401
-    assert response.headers["www-authenticate"] == "Bearer"
+    with httpx.Client(base_url=server.http_url or "") as client:
+        answers = {(verb, path): client.request(verb, path, headers=headers) for verb, path in wanting}
+        assert {answer.status_code for answer in answers.values()} == {401}
+        assert {answer.headers["www-authenticate"] for answer in answers.values()} == {"Bearer"}
+        assert client.get("/metrics", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
+
+
+def test_what_is_open_is_health_and_files(server: BackgroundServer) -> None:
+    named = {"/healthz", "/readyz", "/", "/status"}
+    assert {path for path in open_paths() if not path.startswith("/page/")} == named
 
 
 def test_health_paths_need_no_token(server: BackgroundServer) -> None:

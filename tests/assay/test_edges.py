@@ -167,7 +167,7 @@ def test_overload_keeps_memory_bounded_and_loses_nothing() -> None:
         most = 0
         future = client.submit([grey(7)] * 128, scorer="mean", prompts=["sleep 0.002"] * 128, tasks=[None] * 128)
         while not future.done():
-            most = max(most, server.service._admission.current.items)
+            most = max(most, server.service.admission.current.items)
             time.sleep(0.001)
         assert all(isinstance(outcome, Scored) for outcome in future.result())
     assert 0 < most <= 32

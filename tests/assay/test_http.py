@@ -109,12 +109,15 @@ def test_late_answers_are_refused(server: BackgroundServer) -> None:
 
 def test_who_hangs_up_is_not_scored(server: BackgroundServer, scorers: list[MeanScorer]) -> None:
     post(server, items=[{"images": [png(1)]}])  # the model is free from here on
-    blocking = {"id": "blocking", "images": [png(1)], "prompt": "sleep 0.5"}
+    blocking = {"id": "blocking", "images": [png(1)], "prompt": "wait"}
     doomed = {"id": "doomed", "images": [png(1)]}
-    for item in (blocking, doomed):
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{server.http_url}/v1/score", json={"scorer": "mean", "items": [item]}, timeout=0.1)
-    time.sleep(0.6)
+    with httpx.Client(base_url=server.http_url or "", timeout=0.1) as client:
+        for item in (blocking, doomed):
+            with pytest.raises(httpx.ReadTimeout):
+                client.post("/v1/score", json={"scorer": "mean", "items": [item]})
+    time.sleep(0.2)  # for the server to see it
+    scorers[0].gate.set()
+    post(server, items=[{"images": [png(1)]}])  # the queue is empty from here on
     assert "blocking" in scorers[0].scored_ids
     assert "doomed" not in scorers[0].scored_ids
 

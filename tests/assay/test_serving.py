@@ -211,7 +211,7 @@ def test_a_full_queue_says_when_to_come_back(scorer: MeanScorer) -> None:
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         info, packed = details(caught.value)
         assert info.reason == "QUEUE_FULL"
-        assert dict(info.metadata) == {"bound": "items", "held": "8", "limit": "8"}
+        assert {**info.metadata, "request_id": ""} == {"bound": "items", "held": "8", "limit": "8", "request_id": ""}
         retry = error_details_pb2.RetryInfo()
         assert packed[1].Unpack(retry)
         assert 0.05 <= retry.retry_delay.ToNanoseconds() / 1e9 <= 5
@@ -231,9 +231,9 @@ def test_pixels_and_bytes_are_bounded_too(scorer: MeanScorer, bounds: dict[str, 
         assert next(iter(bounds)).removeprefix("max_").split("_")[-1] in message or "image_bytes" in message
         scorer.gate.set()
         held.result()
-    assert server.service._admission.current.items == 0
-    assert server.service._admission.current.pixels == 0
-    assert server.service._admission.current.image_bytes == 0
+    assert server.service.admission.current.items == 0
+    assert server.service.admission.current.pixels == 0
+    assert server.service.admission.current.image_bytes == 0
 
 
 def test_a_cancelled_call_leaves_the_queue_unscored(server: BackgroundServer, scorer: MeanScorer) -> None:

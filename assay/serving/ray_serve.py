@@ -1,0 +1,169 @@
+"""The reward services on Ray Serve: a deployment each, behind one gRPC door that speaks the same contract.
+
+    serve deploy deploy/ray/miniature.yaml
+
+`build` is what the file's `import_path` names. The ingress checks the token and hands a call to the deployment that has
+the scorer. There it takes the path of any other server: admission, batches, one model thread. Three things differ from
+a server of its own: Serve's proxy does not tell how much time a caller gives, so that no call is refused as too late;
+health is Serve's; and metrics are those of Ray.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+from pydantic import Field, ValidationError
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from assay.config import ConfigModel, load_config
+from assay.errors import ConfigError
+from assay.serve_command import SERVICES, ServiceConfig
+from assay.serving.auth import Authenticator
+from assay.serving.metrics import Metrics
+from assay.serving.rejection import Rejection
+from assay.serving.service import ScoringService
+from assay.serving.settings import ServeConfig
+from assay.v1 import reward_service_pb2 as pb
+from assay.wire import status_to_proto
+
+T = TypeVar("T")
+#: More than a replica's own admission lets in: it, not Serve, says when a replica is full.
+MOST_CALLS_AT_A_REPLICA = 256
+
+
+class RayServices(ConfigModel):
+    """Arguments of the application.
+
+    Args:
+        services: name of a service -> its configuration, relative to where Serve runs; and further settings of it as
+            on the command line.
+        token_file: bearer tokens that callers must show; None asks for none.
+    """
+
+    services: dict[str, "RayService"] = Field(min_length=1)
+    token_file: Path | None = None
+
+
+class RayService(ConfigModel):
+    """One of the services."""
+
+    config: Path
+    settings: list[str] = Field(default_factory=list)
+
+
+class HostedService:
+    """A replica of one service: its scorers, their queue and their model thread."""
+
+    def __init__(self, name: str, config: Path, settings: list[str]) -> None:
+        found = load_config(ServiceConfig, config, settings)
+        scorers = import_module(SERVICES[name][0]).build_scorers(found.scorer)
+        self._scorers, self._serve = scorers, found.serve
+        self._service: ScoringService | None = None
+        self._warming = asyncio.Lock()
+
+    async def list_scorers(self) -> bytes:
+        """A `ListScorersResponse`."""
+        return (await self._ready()).list_scorers().SerializeToString()
+
+    async def score(self, request: bytes) -> bytes | dict[str, Any]:
+        """A `ScoreResponse`, or the arguments of a `Rejection`: what is raised would come out of Ray in another class."""
+        try:
+            response = await (await self._ready()).score(pb.ScoreRequest.FromString(request), None)
+        except Rejection as rejection:
+            return vars(rejection)
+        return response.SerializeToString()
+
+    async def check_health(self) -> None:
+        """Serve asks; it is healthy once it is warm."""
+        await self._ready()
+
+    async def _ready(self) -> ScoringService:
+        """Made here, for a service belongs to the loop that made it."""
+        async with self._warming:
+            if self._service is None:
+                service = ScoringService(self._scorers, self._serve)
+                await service.warm_up()
+                self._service = service
+        return self._service
+
+
+class Ingress:
+    """The contract, as Serve's gRPC proxy calls it.
+
+    Args:
+        config: for the token.
+        services: handles of the deployments.
+    """
+
+    def __init__(self, config: ServeConfig, services: list[DeploymentHandle]) -> None:
+        self._authenticator = Authenticator.from_config(config, Metrics())
+        self._services = services
+        self._of_scorer: dict[str, DeploymentHandle] = {}
+
+    async def Score(self, request: pb.ScoreRequest, grpc_context: Any) -> pb.ScoreResponse:
+        return await self._answer(grpc_context, pb.ScoreResponse(), lambda: self._score(request))
+
+    async def ListScorers(self, request: pb.ListScorersRequest, grpc_context: Any) -> pb.ListScorersResponse:
+        return await self._answer(grpc_context, pb.ListScorersResponse(), self._list_scorers)
+
+    async def _answer(self, context: Any, nothing: T, work: Callable[[], Awaitable[T]]) -> T:
+        try:
+            self._authenticator.identify(dict(context.invocation_metadata()).get("authorization"))
+            return await work()
+        except Rejection as rejection:
+            status = status_to_proto(
+                rejection.code, rejection.reason, rejection.message, rejection.metadata, rejection.retry_after_s
+            )
+            context.set_code(grpc.StatusCode[rejection.code])
+            context.set_details(rejection.message)
+            context.set_trailing_metadata([("grpc-status-details-bin", status.SerializeToString())])
+            return nothing  # which nobody sees
+
+    async def _list_scorers(self) -> pb.ListScorersResponse:
+        """Those of all services."""
+        answers = await asyncio.gather(*(service.list_scorers.remote() for service in self._services))
+        lists = [pb.ListScorersResponse.FromString(answer) for answer in answers]
+        self._of_scorer = {
+            info.name: service for service, one in zip(self._services, lists, strict=True) for info in one.scorers
+        }
+        return pb.ListScorersResponse(scorers=[info for one in lists for info in one.scorers])
+
+    async def _score(self, request: pb.ScoreRequest) -> pb.ScoreResponse:
+        if request.scorer not in self._of_scorer:
+            await self._list_scorers()
+        if (service := self._of_scorer.get(request.scorer)) is None:
+            served = ", ".join(self._of_scorer)
+            message = f"no scorer {request.scorer!r} is served here; there are: {served}"
+            raise Rejection("NOT_FOUND", "SCORER_NOT_FOUND", message, {"scorer": request.scorer, "served": served})
+        answer = await service.score.remote(request.SerializeToString())
+        if isinstance(answer, dict):
+            raise Rejection(**answer)
+        return pb.ScoreResponse.FromString(answer)
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """The application of a Serve configuration; `args` are those of `RayServices`.
+
+    Deployments are named as the services; `deployments:` of the file sets their replicas and what each takes.
+
+    Raises:
+        ConfigError: an argument is wrong.
+    """
+    try:
+        wanted = RayServices.model_validate(args)
+    except ValidationError as error:
+        raise ConfigError(f"args of the application: {error}") from None
+    if unknown := sorted(wanted.services.keys() - SERVICES.keys()):
+        raise ConfigError(f"args.services: no service {unknown[0]!r}; there are: {', '.join(sorted(SERVICES))}")
+    hosted = [
+        serve.deployment(HostedService, name=name, max_ongoing_requests=MOST_CALLS_AT_A_REPLICA).bind(
+            name, service.config, service.settings
+        )
+        for name, service in wanted.services.items()
+    ]
+    ingress = serve.deployment(Ingress, name="ingress", max_ongoing_requests=4 * MOST_CALLS_AT_A_REPLICA)
+    return ingress.bind(ServeConfig(token_file=wanted.token_file), hosted)
