@@ -45,7 +45,8 @@ def bench(
     """Measure a running service: latency, images a second, and where the time goes, at several loads.
 
     A level ends when throughput and 95th percentile of its last three windows lie within 10 % of their mean.
-    Ctrl-C prints what was measured so far. Exit code: 1 if an image got no score, 130 after Ctrl-C.
+    Ctrl-C prints what was measured so far. Exit code: 1 if an image got no score, or nothing was answered at the end;
+    130 after Ctrl-C.
     """
     from assay.bench.session import Options, run
 

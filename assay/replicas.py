@@ -216,7 +216,7 @@ class Replica:
             self.unanswered()
         elif reason or error.code() != grpc.StatusCode.UNAVAILABLE:
             self._last_answer_s = time.monotonic()
-        if error.code() != grpc.StatusCode.UNAVAILABLE:
+        if not (error.code() == grpc.StatusCode.UNAVAILABLE or _is_dropped(error, reason)):
             kind = _ERRORS.get(error.code(), errors.ServiceFailedError)
             message = f"{self.target}: {error.details()}"
             raise kind(message, reason=reason or error.code().name, targets=(self.target,)) from error
@@ -242,6 +242,14 @@ class Replica:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _is_dropped(error: aio.AioRpcError, reason: str) -> bool:
+    """Whether a server dropped the call unseen, as gRPC's do with calls that arrive in the moment of their stop.
+
+    If we had cancelled the call, it would have raised CancelledError.
+    """
+    return bool(error.code() == grpc.StatusCode.CANCELLED and not reason)
 
 
 def _status(error: aio.AioRpcError) -> status_pb2.Status:

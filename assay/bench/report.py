@@ -88,7 +88,7 @@ def as_text(measurements: Sequence[Measurement]) -> str:
     lines = [_HEADER]
     for measured in measurements:
         one = row(measured)
-        state = "" if one.stable else "  interrupted" if measured.was_interrupted else "  not stable"
+        state = "" if one.stable else f"  {_state(measured)}"
         lines.append(
             f"{measured.level!s:<16}{one.requests:>9}{one.images_per_s:>10.1f}"
             f"{one.p50_ms:>9.2f}{one.p90_ms:>9.2f}{one.p95_ms:>9.2f}{one.p99_ms:>9.2f}"
@@ -134,6 +134,12 @@ _HEADER = (
     f"{'load':<16}{'requests':>9}{'images/s':>10}{'p50 ms':>9}{'p90':>9}{'p95':>9}{'p99':>9}"
     f"{'queue':>9}{'decode':>9}{'infer':>9}{'other':>9}{'batch':>7}{'failures':>9}"
 )
+
+
+def _state(measured: Measurement) -> str:
+    if measured.was_interrupted:
+        return "interrupted"
+    return "not stable" if measured.windows[-1].latencies_s else "no answers at the end"
 
 
 def _failed(measured: Measurement) -> list[dict[str, Any]]:

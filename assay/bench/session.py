@@ -90,7 +90,9 @@ def run(options: Options) -> int:
         write(path, measurements, about)
     if any(measured.was_interrupted for measured in measurements):
         return INTERRUPTED
-    return int(any(merge(measured.windows).failures for measured in measurements))
+    return int(
+        any(merge(measured.windows).failures or not measured.windows[-1].latencies_s for measured in measurements)
+    )
 
 
 def levels(concurrency: str | None, rate: str | None) -> list[Level]:
@@ -124,6 +126,10 @@ def _measure(bench: Bench, wanted: Sequence[Level]) -> list[Measurement]:
                 break
             bar.update(number * bench.max_windows - bar.pos)  # a stable level is done before its time
     return measurements
+
+
+def _went_well(measured: Measurement) -> bool:
+    return bool(measured.windows[-1].latencies_s) and not merge(measured.windows).failures
 
 
 def _images(options: Options) -> Sequence[Any]:

@@ -105,32 +105,18 @@ def test_a_paused_replica_is_given_up_and_comes_back(three: list[ServerProcess],
         assert client.statistics.replicas[paused.grpc].calls > sent
 
 
-def test_when_all_are_paused_nothing_is_given_up(three: list[ServerProcess]) -> None:
-    """Where should calls go? They wait, and are answered when the replicas go on."""
+def test_when_all_are_paused_the_last_is_not_given_up(three: list[ServerProcess]) -> None:
+    """Where should its calls go? They wait, and are answered when it goes on."""
     with RewardClient([server.grpc for server in three], deadline_s=60, unresponsive_after_s=0.4) as client:
         client.list_scorers()
         for server in three:
             server.process.send_signal(signal.SIGSTOP)
         future = client.submit(greys(30), scorer="mean", **plain(30))
-        time.sleep(1.5)
+        time.sleep(2.0)
+        assert any(replica.is_up for replica in client.statistics.replicas.values())
         for server in three:
             server.process.send_signal(signal.SIGCONT)
         assert all(isinstance(outcome, Scored) for outcome in future.result(30))
-        assert client.statistics.retried == 0
-
-
-def test_replicas_restarted_one_after_the_other_lose_no_call(start_server: Start) -> None:
-    """What a deployment does: drain one, start it again on its port, go on to the next."""
-    servers = [start_server() for _ in range(3)]
-    with RewardClient([server.grpc for server in servers], deadline_s=60) as client, Load(client).running() as load:
-        for server in servers:
-            load.wait_for(30)
-            server.process.send_signal(signal.SIGTERM)
-            assert server.wait()[0] == 0
-            load.wait_for(20)
-            start_server(grpc_port=server.grpc_port)
-            wait_until_up(client, server.grpc, True)
-        load.wait_for(30)
 
 
 def test_killed_replicas_all_of_them_at_once_too_lose_no_call(start_server: Start) -> None:
