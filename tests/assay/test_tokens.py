@@ -1,0 +1,181 @@
+"""Tokens are exchanged while the server runs; who guesses is told to wait, and keeps nobody else out."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from assay_doubles import MeanScorer, grey, plain
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assay.client import RewardClient
+from assay.errors import AuthenticationError, ConfigError
+from assay.serving.call_interceptor import address_of
+from assay.serving.failed_attempts import MAX_PEERS, WINDOW_S, FailedAttempts
+from assay.serving.tokens import find_holder, make_token, read_tokens
+from assay.serving.watched_files import WatchedFiles
+from assay.testing import BackgroundServer, serve_in_background
+from assay.v1 import reward_service_pb2 as pb
+from assay.v1 import reward_service_pb2_grpc as pb_grpc
+
+OLD, NEW, THIRD = "old-token-0123456789", "new-token-0123456789", "third-token-0123456789"
+
+
+def exchange(path: Path, text: str) -> None:
+    """As a deployment does: a new file, put in the old one's place."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    os.replace(new, path)
+
+
+def status(server: BackgroundServer, token: str) -> int:
+    return httpx.get(f"{server.http_url}/v1/scorers", headers={"authorization": f"Bearer {token}"}).status_code
+
+
+def grpc_status(server: BackgroundServer, token: str) -> grpc.StatusCode:
+    with grpc.insecure_channel(server.target) as channel:
+        try:
+            stub = pb_grpc.RewardServiceStub(channel)
+            stub.ListScorers(pb.ListScorersRequest(), metadata=[("authorization", f"Bearer {token}")], timeout=10)
+        except grpc.RpcError as error:
+            return error.code()
+    return grpc.StatusCode.OK
+
+
+@pytest.fixture
+def look_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each call, where a server looks at its files once a second."""
+    defaults = WatchedFiles.__init__.__defaults__
+    assert defaults == (1.0,)
+    monkeypatch.setattr(WatchedFiles.__init__, "__defaults__", (0.0,))
+
+
+@pytest.mark.usefixtures("look_always")
+def test_old_and_new_tokens_overlap_and_the_old_one_ends(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    exchange(file, f"# trainers\ntrainer {OLD}\n")
+    with serve_in_background([MeanScorer()], http_port=0, token_file=file) as server:
+        assert (status(server, OLD), status(server, NEW)) == (200, 401)
+        exchange(file, f"trainer {OLD}\ntrainer-2 {NEW}\n\n{THIRD}\n")
+        assert [status(server, token) for token in (OLD, NEW, THIRD)] == [200, 200, 200]
+        with RewardClient([server.target], token=NEW) as client:
+            client.score([grey(0)], scorer="mean", **plain(1))
+        exchange(file, f"trainer-2 {NEW}\n")
+        assert [status(server, token) for token in (OLD, NEW, THIRD)] == [401, 200, 401]
+        with RewardClient([server.target], token=OLD) as client, pytest.raises(AuthenticationError):
+            client.list_scorers()
+
+
+@pytest.mark.usefixtures("look_always")
+@pytest.mark.parametrize("broken", ["", "# none\n", "a name and a token\n", "na/me token-0123456789\n", None])
+def test_a_broken_file_leaves_the_tokens_in_force_and_is_counted(
+    tmp_path: Path, broken: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An open door would be the worst of answers, a locked one the second worst."""
+    file = tmp_path / "tokens"
+    exchange(file, OLD)
+    with serve_in_background([MeanScorer()], http_port=0, token_file=file) as server:
+        file.unlink() if broken is None else exchange(file, broken)
+        assert (status(server, OLD), status(server, NEW), status(server, "none")) == (200, 401, 401)
+        assert "the former stays in force" in caplog.text
+        assert "token-0123456789" not in caplog.text
+        exposed = server.service.metrics.exposition().decode()
+        assert 'assay_failed_reloads_total{what="token_file"} 1.0' in exposed
+        exchange(file, NEW)
+        assert (status(server, OLD), status(server, NEW)) == (401, 200)
+
+
+def test_files_are_looked_at_once_a_while_alone(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.write_text("1")
+    watched = WatchedFiles([file], file.read_text, lambda: None, look_every_s=1000)
+    file.write_text("22")
+    assert watched.current() == "1"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "the file holds none"),
+        ("one two three", "line 1: give TOKEN, or NAME TOKEN"),
+        ("-x token", "line 1: give TOKEN, or NAME TOKEN"),
+    ],
+)
+def test_files_that_make_no_sense_are_refused_without_quoting_them(tmp_path: Path, line: str, message: str) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(line)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_tokens(file)
+    assert "three" not in str(caught.value)
+
+
+def test_short_tokens_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_token("x", "short", "token")
+    assert "can be guessed" in caplog.text
+    caplog.clear()
+    make_token("x", OLD, "token")
+    assert caplog.text == ""
+
+
+@given(st.text(max_size=30), st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=4, unique=True))
+def test_a_holder_is_who_shows_the_very_token(shown: str, secrets: list[str]) -> None:
+    tokens = [make_token(f"holder of {secret}", secret, "test") for secret in secrets]
+    expected = f"holder of {shown}" if shown in secrets else None
+    assert find_holder(tokens, f"Bearer {shown}".encode()) == expected
+    assert find_holder(tokens, f"Basic {shown}".encode()) is None
+    assert find_holder(tokens, shown.encode()) is None
+
+
+@pytest.fixture
+def guarded() -> Iterator[BackgroundServer]:
+    with serve_in_background([MeanScorer()], http_port=0, token=OLD, max_failed_attempts_per_minute=3) as server:
+        yield server
+
+
+def test_who_guesses_over_http_is_told_to_wait_and_keeps_nobody_out(guarded: BackgroundServer) -> None:
+    assert [status(guarded, "wrong") for _ in range(5)] == [401, 401, 401, 429, 429]
+    refused = httpx.get(f"{guarded.http_url}/v1/scorers", headers={"authorization": "Bearer wrong"})
+    assert refused.json()["error"]["details"][0]["reason"] == "TOO_MANY_FAILED_ATTEMPTS"
+    assert 0 < int(refused.headers["retry-after"]) <= 60
+    assert status(guarded, OLD) == 200  # from the same address
+    assert httpx.get(f"{guarded.http_url}/healthz").status_code == 200
+    exposed = guarded.service.metrics.exposition().decode()
+    assert 'assay_failed_authentications_total{door="http",why="TOKEN_WRONG"} 6.0' in exposed
+
+
+def test_who_guesses_over_grpc_is_told_to_wait_and_keeps_nobody_out(guarded: BackgroundServer) -> None:
+    given_codes = [grpc_status(guarded, "wrong") for _ in range(5)]
+    assert given_codes == [grpc.StatusCode.UNAUTHENTICATED] * 3 + [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
+    assert grpc_status(guarded, OLD) == grpc.StatusCode.OK
+    exposed = guarded.service.metrics.exposition().decode()
+    assert 'assay_failed_authentications_total{door="grpc",why="TOKEN_WRONG"} 5.0' in exposed
+
+
+def test_attempts_are_counted_by_the_minute_and_peers_are_bounded() -> None:
+    now = [0.0]
+    attempts = FailedAttempts(2, lambda: now[0])
+    assert [attempts.add("a"), attempts.add("a"), attempts.add("a"), attempts.add("b")] == [None, None, WINDOW_S, None]
+    now[0] = 59.0
+    assert attempts.add("a") == 1.0
+    now[0] = 60.0
+    assert attempts.add("a") is None
+    for number in range(MAX_PEERS):
+        attempts.add(f"10.0.{number}")
+    assert len(attempts._peers) == MAX_PEERS
+    assert "a" not in attempts._peers
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        ("ipv4:10.1.2.3:5000", "10.1.2.3"),
+        ("ipv6:%5B::1%5D:5000", "::1"),
+        ("ipv6:[2001:db8::1]:5000", "2001:db8::1"),
+        ("unix:/run/x.sock", "unix:/run/x.sock"),
+    ],
+)
+def test_addresses_are_without_their_ports(peer: str, expected: str) -> None:
+    assert address_of(peer) == expected
