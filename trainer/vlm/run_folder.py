@@ -101,8 +101,9 @@ def _step(checkpoint: Path) -> int:
 
 
 def _identity(config: FineTuningConfig, num_processes: int) -> dict[str, Any]:
-    """All settings but the free ones, and digests of the files that they name."""
+    """All settings but the free ones, and digests of the files that they name (not of the pictures that these name)."""
     settings = config.model_dump(mode="json", exclude=FREE_FIELDS)
-    contents = {f"content of {source.path}": digest_file(source.path) for source in config.data}
+    sources = (*config.data, *config.held_out)
+    contents = {f"content of {source.path}": digest_file(source.path) for source in sources}
     weights = digest_model(locate_model(config.model, config.revision))
     return {**settings, **contents, "weights": weights, "processes": num_processes}

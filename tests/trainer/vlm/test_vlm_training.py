@@ -198,6 +198,10 @@ def test_a_whole_model_goes_on_from_its_checkpoint_and_a_finished_run_is_not_run
         assert lines(out / "held_out.jsonl") == evaluations
     with pytest.raises(ConfigError, match=r"holds a run with learning_rate = 0.003, not 0.1: choose another output"):
         run({**settings, "learning_rate": 0.1})
+    measured_on = Path(settings["held_out"][0]["path"])
+    measured_on.write_text(json.dumps(json.loads(measured_on.read_text())[1:]))
+    with pytest.raises(ConfigError, match=r"holds a run with content of .*: choose another output"):
+        run(settings)
 
 
 @pytest.mark.parametrize(
