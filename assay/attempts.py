@@ -15,6 +15,9 @@ from assay.hedging import SHORTEST_DELAY_S, Hedging
 from assay.replica_pool import ReplicaPool
 from assay.replicas import Replica, ReplicaUnavailable
 
+#: Seconds between two looks whether the budget has room for a late call's copy, at most, unless calls take longer.
+LONGEST_LOOK_S = 0.25
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -91,10 +94,12 @@ class Caller:
         running = {asyncio.create_task(attempt.on(first)): first}
         try:
             second = await self._rival(attempt, running, first, delay_s)
-            if second is not None:
-                self.counts.hedged += 1
+            if second is None:
+                return next(iter(running)).result()
+            self.counts.hedged += 1
+            with second.carrying(attempt.pixels):
                 running[asyncio.create_task(attempt.on(second))] = second
-            winner, response = await _first_answer(running)
+                winner, response = await _first_answer(running)
             if winner is not first:
                 self.counts.hedges_won += 1
                 first.unanswered()
@@ -122,7 +127,8 @@ class Caller:
             second = self._pool.choose(first)
             if second is not None and (time.monotonic() >= late_s or self._hedging.take()):
                 return second
-            delay_s = max(2 * (delay_s or 0.0), SHORTEST_DELAY_S)
+            # The more calls wait for a copy, the more often each would look in vain.
+            delay_s = min(2 * max(step_s, SHORTEST_DELAY_S), max(step_s, LONGEST_LOOK_S))
 
     def _raise_late(self, last: ReplicaUnavailable | None, limit_s: float | None) -> NoReturn:
         targets = self._pool.targets
