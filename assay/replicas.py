@@ -19,6 +19,7 @@ from assay import errors
 from assay.circuit_breaker import CircuitBreaker
 from assay.grpc_options import client_options
 from assay.statistics import ReplicaStatistics
+from assay.tracing import inject
 from assay.v1 import reward_service_pb2 as pb
 from assay.wire import error_info, retry_after_s
 
@@ -137,7 +138,7 @@ class Replica:
         self._calls += 1
         if not self._under_way:
             self._last_answer_s = time.monotonic()  # nothing was asked of it until now
-        rpc: Any = self._methods[method](request, timeout=timeout_s, metadata=self._metadata)
+        rpc: Any = self._methods[method](request, timeout=timeout_s, metadata=(*self._metadata, *inject()))
         self._under_way.add(rpc)
         try:
             response = await rpc

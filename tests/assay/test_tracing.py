@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,17 @@ def request(prompt: str = "", count: int = 2) -> pb.ScoreRequest:
     return pb.ScoreRequest(scorer="mean", items=[pb.ScoreItem(images=[image], prompt=prompt)] * count)
 
 
-def by_name(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
-    spans = exporter.get_finished_spans()
+def finished(exporter: InMemorySpanExporter, root: str) -> tuple[ReadableSpan, ...]:
+    """All spans, once the server's own has ended: it may end after the caller has its answer."""
+    deadline_s = time.monotonic() + 10
+    while not any(span.name.endswith(root) for span in exporter.get_finished_spans()):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
+    return exporter.get_finished_spans()
+
+
+def by_name(exporter: InMemorySpanExporter, root: str = "/Score") -> dict[str, ReadableSpan]:
+    spans = finished(exporter, root)
     assert len({span.name for span in spans}) == len(spans)
     return {span.name: span for span in spans}
 
@@ -90,6 +100,18 @@ def test_a_grpc_call_is_one_trace_from_the_caller_to_the_model(
     assert dict(spans["batch"].attributes or {}) == {"assay.batch_items": 2}
 
 
+def test_the_client_s_calls_belong_to_the_trace_of_who_calls_it(
+    server: BackgroundServer, exported: InMemorySpanExporter
+) -> None:
+    """Though it works on a loop of its own, in another thread."""
+    with RewardClient([server.target]) as client, trace.get_tracer("a trainer").start_as_current_span("rollout"):
+        client.score([grey(1)], scorer="mean", **plain(1))
+    spans = finished(exported, "rollout")
+    [rollout] = [span for span in spans if span.name == "rollout"]
+    [call] = [span for span in spans if span.name.endswith("/Score")]
+    assert parent_of(call) == rollout.context.span_id
+
+
 def test_times_of_spans_lie_within_each_other(server: BackgroundServer, exported: InMemorySpanExporter) -> None:
     with grpc.insecure_channel(server.target) as channel:
         pb_grpc.RewardServiceStub(channel).Score(request("sleep 0.05", 1), timeout=10)
@@ -110,7 +132,7 @@ def test_an_http_request_is_one_trace_too(server: BackgroundServer, exported: In
     body = {"scorer": "mean", "items": items}
     answer = httpx.post(f"{server.http_url}/v1/score", json=body, headers={"traceparent": parent})
     assert "score" in answer.json()["results"][0]
-    spans = by_name(exported)
+    spans = by_name(exported, "HTTP POST")
     assert spans.keys() >= {"HTTP POST", "admit", "decode", "queue", "batch", "model"}  # newer FastAPIs add theirs
     assert {format(span.context.trace_id, "032x") for span in spans.values()} == {"0af7651916cd43dd8448eb211c80319c"}
     assert parent_of(spans["HTTP POST"]) == 0xB7AD6B7169203331
@@ -186,7 +208,7 @@ def info_of(error: Any) -> error_details_pb2.ErrorInfo:
 def test_the_id_is_the_trace_s_if_none_was_sent(server: BackgroundServer, exported: InMemorySpanExporter) -> None:
     with grpc.insecure_channel(server.target) as channel, pytest.raises(grpc.RpcError) as caught:
         pb_grpc.RewardServiceStub(channel).Score(pb.ScoreRequest(scorer="nope"), timeout=10)
-    [call] = [span for span in exported.get_finished_spans() if span.name.endswith("/Score")]
+    [call] = [span for span in finished(exported, "/Score") if span.name.endswith("/Score")]
     assert dict(info_of(caught.value).metadata)["request_id"] == format(call.context.trace_id, "032x")
 
 
