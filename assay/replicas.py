@@ -29,6 +29,9 @@ _SERVICE = pb.DESCRIPTOR.services_by_name["RewardService"]
 _NOTHING = pb.ListScorersRequest().SerializeToString()
 _DOWN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
+#: Of the time for which a replica may be silent, what passes before it is asked whether it lives.
+QUIET_SHARE = 0.2
+
 _ERRORS: dict[grpc.StatusCode, type[errors.AssayError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequestError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.RequestTooLargeError,
@@ -84,12 +87,12 @@ class Replica:
     Args:
         address: where it is.
         security: how to reach it.
-        probe_timeout_s: within which it says that it lives.
+        unresponsive_after_s: for how long it may be silent; in the last part of that it is asked whether it lives.
         on_recovery: called when it does after it was down.
     """
 
     def __init__(
-        self, address: Address, security: ChannelSecurity, probe_timeout_s: float, on_recovery: Callable[[], None]
+        self, address: Address, security: ChannelSecurity, unresponsive_after_s: float, on_recovery: Callable[[], None]
     ) -> None:
         self.address = address
         self.target = address.target
@@ -97,7 +100,8 @@ class Replica:
         self.breaker = CircuitBreaker()
         self.last_failure: ReplicaUnavailable | None = None
         self._calls = self._failures = 0
-        self._probe_timeout_s = probe_timeout_s
+        self._quiet_s = QUIET_SHARE * unresponsive_after_s
+        self._probe_timeout_s = unresponsive_after_s - self._quiet_s
         self._on_recovery = on_recovery
         self._last_answer_s = time.monotonic()
         self._under_way: set[aio.Call] = set()
@@ -158,7 +162,7 @@ class Replica:
         """Give up what is under way if it has long been silent and does not even say that it lives."""
         if self.breaker.is_open or not self._under_way:
             return
-        if time.monotonic() - self._last_answer_s < self._probe_timeout_s / 2:
+        if time.monotonic() - self._last_answer_s < self._quiet_s:
             return
         if await self._probe() != grpc.StatusCode.DEADLINE_EXCEEDED:
             self._last_answer_s = time.monotonic()
