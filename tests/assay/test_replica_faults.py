@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import grpc
 import pytest
 from assay_doubles import MeanScorer, grey, greys, plain
 from assay_processes import ServerProcess
 
+from assay.background_loop import run_in_background
 from assay.client import RewardClient
 from assay.grpc_options import server_options
 from assay.outcomes import Outcome, Scored
@@ -142,11 +144,18 @@ def test_connections_that_the_server_ends_for_their_age_lose_no_call(monkeypatch
 
     monkeypatch.setattr(grpc_server, "server_options", young)
     with serve_in_background([MeanScorer()]) as server, RewardClient([server.target], deadline_s=30) as client:
+        client.list_scorers()
+        channel = client._connection._pool.replicas[0]._channel
+
+        async def ends(times: int) -> None:
+            for _ in range(times):
+                while channel.get_state() != grpc.ChannelConnectivity.READY:
+                    await channel.wait_for_state_change(channel.get_state())
+                await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+
         with Load(client).running() as load:
-            started_s = time.monotonic()
-            while time.monotonic() - started_s < 2.0:
-                load.wait_for(10)
-        client.score([grey(0)], scorer="mean", **plain(1))
+            run_in_background(ends(4)).result(30)
+            load.wait_for(10)
 
 
 def test_large_calls_to_a_paused_replica_are_sent_elsewhere(three: list[ServerProcess]) -> None:
