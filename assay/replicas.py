@@ -6,10 +6,10 @@ One that is down is asked whether it lives (`ListScorers`: no work, and no score
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 from google.rpc import status_pb2  # type: ignore[import-untyped]
@@ -24,6 +24,8 @@ from assay.v1 import reward_service_pb2 as pb
 from assay.wire import error_info, retry_after_s
 
 logger = logging.getLogger("assay.client")
+
+T = TypeVar("T")
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["RewardService"]
 _NOTHING = pb.ListScorersRequest().SerializeToString()
@@ -208,6 +210,15 @@ class Replica:
 
     async def _probe(self) -> grpc.StatusCode:
         """Ask whether it lives. Any answer of its own says so, a refusal too."""
+        asking = self._spawn(self._ask())
+        # gRPC's own timeout comes late where a connection is stuck in the midst of a large request.
+        done, _ = await asyncio.wait({asking}, timeout=self._probe_timeout_s)
+        if not done:
+            asking.cancel()
+            return grpc.StatusCode.DEADLINE_EXCEEDED
+        return asking.result()
+
+    async def _ask(self) -> grpc.StatusCode:
         try:
             await self._methods["ListScorers"](_NOTHING, timeout=self._probe_timeout_s, metadata=self._metadata)
         except aio.AioRpcError as error:
@@ -243,10 +254,11 @@ class Replica:
     def _silence(self) -> ReplicaUnavailable:
         return ReplicaUnavailable(f"{self.target} answers nothing", "UNRESPONSIVE")
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def _is_dropped(error: aio.AioRpcError, reason: str) -> bool:

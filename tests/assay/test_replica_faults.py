@@ -163,7 +163,7 @@ def test_large_calls_to_a_paused_replica_are_sent_elsewhere(three: list[ServerPr
     images = [grey(value, width=512, height=512) for value in range(16)]
     options = {"deadline_s": 60, "hedge_budget": 0.0, "unresponsive_after_s": 1.5, "batch_items": 16}
     with RewardClient([server.grpc for server in three], **options) as client:
-        client.list_scorers()
+        client.score(greys(48), scorer="mean", **plain(48))  # a connection to each
         three[1].process.send_signal(signal.SIGSTOP)
         try:
             futures = [client.submit(images, scorer="mean", **plain(16)) for _ in range(6)]
