@@ -8,7 +8,7 @@ A clear picture is one conversation of two turns, and both its answers are learn
 `image` (relative to the file), `conversations`; beside it the `kinds` of the questions, `tag` and `prompt`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -35,8 +35,8 @@ class Example:
     Args:
         id: unique within a file.
         image: its file, relative to the root.
-        prompt: what it was drawn from.
-        tag: GenEval's.
+        prompt: what it was drawn from, or what it is asked about.
+        tag: GenEval's, of that prompt.
         turns: one or two.
         step: after which it was taken; None of a finished one.
     """
@@ -75,8 +75,16 @@ class Example:
 
 def outcome_example(candidate: Candidate, questions: Mapping[str, Template]) -> Example:
     """The finished picture."""
-    turn = Turn("orm", questions["orm"].fill(prompt=candidate.prompt), candidate.label)
-    return Example(f"{_name(candidate)}-final", candidate.final, candidate.prompt, candidate.tag, (turn,))
+    return _outcome(candidate, f"{_name(candidate)}-final", candidate.metadata, candidate.label, questions)
+
+
+def further_examples(candidate: Candidate, questions: Mapping[str, Template], barred: Container[str]) -> list[Example]:
+    """The finished picture, asked about by further prompts, less those that are `barred`."""
+    return [
+        _outcome(candidate, f"{_name(candidate)}-final-further-{number}", one.metadata, one.label, questions)
+        for number, one in enumerate(candidate.further)
+        if one.metadata["prompt"] not in barred
+    ]
 
 
 def progress_examples(
@@ -96,6 +104,13 @@ def progress_examples(
         name = f"{_name(candidate)}-step-{step:02d}"
         examples.append(Example(name, file, candidate.prompt, candidate.tag, tuple(turns), step))
     return examples
+
+
+def _outcome(
+    candidate: Candidate, name: str, metadata: Mapping[str, Any], label: Label, questions: Mapping[str, Template]
+) -> Example:
+    prompt, tag = str(metadata["prompt"]), str(metadata["tag"])
+    return Example(name, candidate.final, prompt, tag, (Turn("orm", questions["orm"].fill(prompt=prompt), label),))
 
 
 def _name(candidate: Candidate) -> str:

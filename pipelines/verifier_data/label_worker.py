@@ -1,4 +1,5 @@
-"""Has a GenEval service say of each finished picture whether it is right: `labels.json`, a label a candidate.
+"""Has a GenEval service say of each finished picture whether it is right: `labels.json`, a label a candidate, and
+beside it what it is by further prompts.
 
 A picture without a score has no label. Since its prompt would then have fewer candidates than its neighbours, and of
 those the ones that the service could not judge, the whole unit fails.
@@ -39,9 +40,19 @@ class LabelWorker:
             raise UnitError(unit.locations["problem"])
         drawn = workplace.upstream[draw_worker.STAGE]
         finals = [one["final"] for one in json.loads((drawn / draw_worker.FILE).read_text())["candidates"]]
-        metadata = unit.inputs["metadata"]
+        pictures = [(drawn / final).read_bytes() for final in finals]
+        labels = [{**label, "further": []} for label in self._labels(unit.inputs["metadata"], unit, pictures, finals)]
+        for metadata in unit.inputs["further"]:
+            for label, found in zip(labels, self._labels(metadata, unit, pictures, finals), strict=True):
+                label["further"].append({"metadata": metadata, "label": found["label"]})
+        (workplace.folder / FILE).write_text(json.dumps(labels, indent=1) + "\n")
+
+    def _labels(
+        self, metadata: dict[str, Any], unit: Unit, pictures: list[bytes], finals: list[str]
+    ) -> list[dict[str, Any]]:
+        """Of all pictures, by one task."""
         outcomes = self._client.score(
-            [(drawn / final).read_bytes() for final in finals],
+            pictures,
             scorer=unit.inputs["scorer"],
             prompts=[metadata["prompt"]] * len(finals),
             tasks=[metadata] * len(finals),
@@ -49,8 +60,7 @@ class LabelWorker:
             expected_fingerprint=unit.inputs["fingerprint"],
             priority="batch",
         )
-        labels = [_label(outcome, unit.inputs, finals[number]) for number, outcome in enumerate(outcomes)]
-        (workplace.folder / FILE).write_text(json.dumps(labels, indent=1) + "\n")
+        return [_label(outcome, unit.inputs, final) for outcome, final in zip(outcomes, finals, strict=True)]
 
 
 def _label(outcome: Outcome, inputs: Any, file: str) -> dict[str, Any]:

@@ -13,6 +13,14 @@ Label = Literal["yes", "no"]
 
 
 @dataclass(frozen=True)
+class FurtherLabel:
+    """Whether a finished picture is right by a prompt that it was not drawn from, in GenEval's form."""
+
+    metadata: Mapping[str, Any]
+    label: Label
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One path from noise to a finished picture.
 
@@ -24,6 +32,7 @@ class Candidate:
         final: the finished picture's file, relative to the root.
         steps: step, from 1 -> that picture's file.
         num_steps: of the sampler; 0 where it is not known, and no step was kept.
+        further: labels by other prompts.
     """
 
     item: str
@@ -33,6 +42,7 @@ class Candidate:
     final: str
     steps: Mapping[int, str]
     num_steps: int
+    further: tuple[FurtherLabel, ...] = ()
 
     @property
     def prompt(self) -> str:
@@ -74,6 +84,7 @@ def _of_prompt(ledger: Ledger, item: str, drawn_in: str, labelled_in: str) -> li
             final=f"{drawn_in}/{one['final']}",
             steps={int(step): f"{drawn_in}/{file}" for step, file in one["steps"].items()},
             num_steps=drawn["num_steps"],
+            further=tuple(FurtherLabel(**found) for found in label["further"]),
         )
         for number, (one, label) in enumerate(zip(drawn["candidates"], labels, strict=True))
     ]

@@ -11,6 +11,7 @@ from pipelines.engine.unit import Unit
 from pipelines.evaluate.prompts import PromptLine, read_prompt_lines
 from pipelines.pipeline_arguments import pipeline_arguments
 from pipelines.verifier_data import draw_worker, label_worker
+from pipelines.verifier_data.further_prompts import most_alike
 from pipelines.verifier_data.held_out import words_of
 from pipelines.verifier_data.settings import VerifierDataSettings
 
@@ -44,10 +45,10 @@ def plan_units(
     """
     drawn = [_drawing(line, settings, model_digest) for line in lines]
     judged = {"scorer": settings.scorer, "component": settings.component, "fingerprint": fingerprint}
-    labelled = [
-        _unit(line, label_worker.STAGE, "labels", {"metadata": line.metadata, **judged}, (unit,))
-        for line, unit in zip(lines, drawn, strict=True)
-    ]
+    labelled = []
+    for line, unit in zip(lines, drawn, strict=True):
+        tasks = {"metadata": line.metadata, "further": most_alike(line, lines, settings.further_prompts)}
+        labelled.append(_unit(line, label_worker.STAGE, "labels", {**tasks, **judged}, (unit,)))
     return [*drawn, *labelled]
 
 

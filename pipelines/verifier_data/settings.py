@@ -67,6 +67,8 @@ class VerifierDataSettings(DerivationSettings, BatchSettings):
         targets: addresses of the GenEval service's replicas.
         scorer: which of its scorers.
         component: its number that is the label: 1 is yes, 0 is no.
+        further_prompts: so many other prompts of the file, those most like its own, that each finished picture is
+            labelled by, too; they are learnt, not measured on.
         max_prompts: only the first; -1 is all.
         seed: another number gives other candidates.
         batch_size: candidates drawn in one pass.
@@ -91,6 +93,7 @@ class VerifierDataSettings(DerivationSettings, BatchSettings):
     targets: tuple[str, ...] = Field(default=("localhost:50051",), min_length=1)
     scorer: str = "geneval"
     component: str = "correct"
+    further_prompts: int = Field(default=0, ge=0)
     max_prompts: int = Field(default=-1, ge=-1)
     seed: int = 1234
     batch_size: int = Field(default=25, ge=1)

@@ -7,7 +7,7 @@ summary.json                                                       how many of w
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pipelines.engine.status import read_plans
 from pipelines.engine.unit import PlannedUnit
 from pipelines.verifier_data import label_worker
 from pipelines.verifier_data.balance import balance_outcomes, balance_potentials
-from pipelines.verifier_data.conversations import Example, outcome_example, progress_examples
+from pipelines.verifier_data.conversations import Example, further_examples, outcome_example, progress_examples
 from pipelines.verifier_data.derivation import Derivation
 from pipelines.verifier_data.held_out import share_of, split
 from pipelines.verifier_data.pairs import Pairs, make_pairs
@@ -36,8 +36,9 @@ def write_summary(ledger: Ledger) -> list[Path]:
     units = [unit for plan in read_plans(ledger) if plan.job == JOB for unit in plan.units]
     candidates = read_candidates(ledger, units)
     learnt, measured = split(candidates, derivation.settings)
+    only_measured = {one.prompt for one in measured} - {one.prompt for one in learnt}
     examples = {
-        **_files(learnt, derivation, "", is_learnt=True),
+        **_files(learnt, derivation, "", is_learnt=True, barred=only_measured),
         **_files(measured, derivation, "_held_out", is_learnt=False),
     }
     pairs = {
@@ -54,9 +55,14 @@ def write_summary(ledger: Ledger) -> list[Path]:
 
 
 def _files(
-    candidates: Sequence[Candidate], derivation: Derivation, ending: str, *, is_learnt: bool
+    candidates: Sequence[Candidate],
+    derivation: Derivation,
+    ending: str,
+    *,
+    is_learnt: bool,
+    barred: Set[str] = frozenset(),
 ) -> dict[str, list[Example]]:
-    """Name -> examples, of one side of the split."""
+    """Name -> examples, of one side of the split; of those to learn from, none asks about a `barred` prompt."""
     settings, seed = derivation.settings, derivation.settings.split_seed
     outcomes = [outcome_example(candidate, derivation.questions) for candidate in candidates]
     progress = [
@@ -64,6 +70,8 @@ def _files(
     ]
     chosen = outcomes
     if is_learnt:
+        for candidate in candidates:
+            outcomes += further_examples(candidate, derivation.questions, barred)
         if settings.balance == "tag":
             outcomes, progress = balance_outcomes(outcomes, seed), balance_potentials(progress, seed)
         chosen = [one for one in outcomes if share_of("outcome", seed, one.id) < settings.outcome_share]

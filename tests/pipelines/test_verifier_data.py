@@ -24,12 +24,14 @@ from assay.testing import serve_in_background
 from assay.vision_language.inquiry import Inquiry
 from miniature.prompts import counting_metadata
 from miniature.recipes import showo, showo_tokenizer
+from pipelines.evaluate.prompts import PromptLine
 from pipelines.reward_service import ServiceAddress
 from pipelines.status_command import summary
 from pipelines.verifier_data.balance import balance_outcomes, balance_potentials
 from pipelines.verifier_data.command import verifier_data
 from pipelines.verifier_data.conversations import outcome_example, progress_examples
 from pipelines.verifier_data.draw_worker import LoadDrawWorker
+from pipelines.verifier_data.further_prompts import most_alike
 from pipelines.verifier_data.held_out import is_held_out, split
 from pipelines.verifier_data.label_worker import LoadLabelWorker
 from pipelines.verifier_data.pairs import make_pairs
@@ -232,6 +234,46 @@ def test_the_real_service_labels(flags: list[str], tmp_path: Path) -> None:
     labels = read(tmp_path / "data/labels/00000/labels.json")
     assert [one["label"] for one in labels] == ["no", "no"]  # it cannot draw yet
     assert {"correct", "strict_correct", "found/cup"} <= set(labels[0]["components"])
+
+
+def test_the_most_alike_prompts_share_most_words() -> None:
+    texts = ["a photo of two cups", "a photo of three cups", "a photo of two kites", "two Cups a photo of", "a dog"]
+    tasks = [{"tag": "counting", "include": [], "prompt": text} for text in texts]
+    lines = [PromptLine(index, "", task) for index, task in enumerate(tasks)]
+    found = [task["prompt"] for task in most_alike(lines[0], lines, 4)]
+    assert found[0] == texts[3]  # the same words in another order are another prompt
+    assert sorted(found[1:3]) == sorted(texts[1:3])  # four words of six
+    assert found[3] == texts[4]
+    assert most_alike(lines[0], lines, 0) == []
+    assert [task["prompt"] for task in most_alike(lines[0], lines[::-1], 4)] == found
+
+
+def test_pictures_are_labelled_by_further_prompts_but_not_measured_by_them(
+    flags: list[str], coin: Coin, tmp_path: Path
+) -> None:
+    """The coin knows no prompt: a picture's further labels are its own one. One prompt is held out."""
+    warm_up = coin.judged
+    wanted = [*flags, "further_prompts=2", "split_by=prompt", "held_out=0.34", "split_seed=1", "steps=[]"]
+    assert verifier_data(None, wanted) == 0
+    learnt, measured = (read(tmp_path / "data" / name) for name in ("orm.json", "orm_held_out.json"))
+    kept_out = {row["prompt"] for row in measured}
+    assert len(kept_out) == 1
+    assert len(measured) == CANDIDATES
+    # Each of the other two prompts' pictures is asked about both of these, and never about the one that is held out.
+    assert len(learnt) == 2 * 2 * CANDIDATES
+    assert kept_out.isdisjoint(row["prompt"] for row in learnt)
+    assert all(row["prompt"] in row["conversations"][0]["value"] for row in learnt)
+    assert len({row["id"] for row in learnt}) == len(learnt)
+    by_picture: dict[str, set[str]] = {}
+    for row in learnt:
+        by_picture.setdefault(row["image"], set()).update(answers(row))
+    assert all(len(found) == 1 for found in by_picture.values())
+    assert coin.judged - warm_up == 3 * 3 * CANDIDATES
+    # More of them cost labels, but no picture.
+    drawn = {path: path.stat().st_mtime_ns for path in (tmp_path / "data/images").rglob("*.png")}
+    assert verifier_data(None, [*wanted, "further_prompts=1"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data/images").rglob("*.png")} == drawn
+    assert coin.judged - warm_up == (9 + 6) * CANDIDATES
 
 
 def test_workers_travel_to_other_processes(model: Path) -> None:
