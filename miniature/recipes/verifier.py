@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -40,7 +42,8 @@ IGNORED = -100
 QUESTIONS = 4  # about a picture
 MOST_COUNTED = 5
 HELD_OUT_SEED = 3 * 10**9
-NOISE_LEVELS = 12.0  # of 255: a generator's pictures are not as clean as scenes
+NOISE_LEVELS = 12.0  # of 255: a generator's pictures are not as clean as scenes,
+MOST_BLUR = 0.5  # nor as sharp: the share of each pixel that its neighbours have
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def make_batch(
         counts[row, : len(tokens)] = torch.tensor(named_counts(tokens, learnt, words, scene))
         mask[row, : len(tokens)] = 1
     noise = rng.uniform(0, NOISE_LEVELS, (len(scenes), 1, 1, 1)) * rng.standard_normal((len(scenes), 64, 64, 3))
-    pixels = np.stack([scene.render() for scene in scenes]) + noise
+    pixels = _blurred(np.stack([scene.render() for scene in scenes]), rng) + noise
     values = torch.from_numpy(pixels.clip(0, 255) / 127.5 - 1).float().permute(0, 3, 1, 2)  # as the processor does
     inputs = {"input_ids": ids, "attention_mask": mask, "pixel_values": values}
     return Batch(inputs, labels, torch.from_numpy(np.stack([patch_labels(scene) for scene in scenes])), counts)
@@ -116,6 +119,13 @@ def _tokens(processor: Any, pieces: Sequence[tuple[str, bool]]) -> tuple[list[in
         ids += expanded
         labels += expanded if is_learnt else [IGNORED] * len(expanded)
     return ids, labels
+
+
+def _blurred(pictures: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float64]:
+    """(batch, height, width, 3), each picture as much as it happens."""
+    soft = uniform_filter(pictures.astype(float), size=(1, 3, 3, 1))
+    share = rng.uniform(0, MOST_BLUR, (len(pictures), 1, 1, 1))
+    return pictures + share * (soft - pictures)
 
 
 def world_words(tokenizer: Any) -> dict[int, str]:
