@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from assay.client import RewardClient
 from assay.errors import ConfigError
 from assay.outcomes import Scored
+from assay.serving.probe import health_of
 from assay.serving.watched_files import WatchedFiles
 from assay.testing import BackgroundServer, serve_in_background
 from assay.v1 import reward_service_pb2 as pb
@@ -108,6 +109,17 @@ def test_only_certificates_of_the_authority_that_are_good_today_get_in(
     assert enters(server, ca, authority / "late") == (False, False)
     assert enters(server, ca, stranger / "trainer") == (False, False)
     assert enters(server, ca, authority / "server") == (False, False)  # good for servers alone
+
+
+def test_the_probe_of_containers_speaks_tls(
+    server: BackgroundServer, authority: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert health_of(server.target).startswith("UNAVAILABLE")
+    monkeypatch.setenv("ASSAY_PROBE_CA", str(authority / "ca.pem"))
+    assert health_of(server.target).startswith("UNAVAILABLE")
+    monkeypatch.setenv("ASSAY_PROBE_CERTIFICATE", str(authority / "trainer.pem"))
+    monkeypatch.setenv("ASSAY_PROBE_KEY", str(authority / "trainer.key"))
+    assert health_of(server.target, deadline_s=10) == "SERVING"
 
 
 def test_a_client_takes_no_server_of_another_authority(
