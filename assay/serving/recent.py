@@ -31,6 +31,7 @@ class RecentCalls:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._started = int(clock())
         self._timings: deque[tuple[int, ...]] = deque(maxlen=CALLS)
         self._seconds: deque[tuple[int, int]] = deque(maxlen=WINDOW_S)  # (second, items answered in it)
 
@@ -42,9 +43,10 @@ class RecentCalls:
         self._seconds.append((second, items))
 
     def items_per_second(self) -> float:
-        """The mean over the last minute, the running second left out."""
+        """The mean over the last minute, or over less just after the start; the running second left out."""
         now = int(self._clock())
-        return sum(items for second, items in self._seconds if now - WINDOW_S <= second < now) / WINDOW_S
+        first = max(self._started, now - WINDOW_S)
+        return sum(items for second, items in self._seconds if first <= second < now) / max(1, now - first)
 
     def latency_ms(self) -> Mapping[str, Any]:
         """Median and 95th percentile of where the time of the last calls went."""

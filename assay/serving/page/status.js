@@ -70,7 +70,7 @@ const failed = (counted) => counted.filter(({ code }) => code !== "OK");
 function failures(recent) {
   if (!recent.length) return element("p", { class: "hint" }, "None.");
   const rows = recent.map(({ time_s: time, scorer, code, reason, items, request_id: request }) => [
-    new Date(time * 1000).toLocaleTimeString(), scorer, items ? figure(items) : "the call",
+    new Date(time * 1000).toLocaleTimeString("en-GB"), scorer, items ? figure(items) : "the call",
     element("span", {}, element("strong", {}, reason), element("br"), code), element("code", {}, request),
   ]);
   return table("The last ones first", ["time", "scorer", "items", "reason", "request"], rows, ["items"]);
