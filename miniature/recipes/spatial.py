@@ -5,15 +5,17 @@ never seen.
 
 Each picture or pair comes with a few questions and their answers (`miniature.recipes.spatial_questions`) in one
 conversation, of which the answers alone are learnt. Beside them the vision tower is told what stands in each patch
-(class, colour, where the middle is, what is tinted), and the language model, at each patch of the query view, whether
-the object in question is there: it has seen the reference by then. Without that, a small model would have to find out
-from a dozen digits that two pictures are to be compared.
+(class, colour, where the middle is, what is tinted) and in which row and column it is; and the language model, at each
+patch of the query view, whether the object in question is there, for it has seen the reference by then, and at each
+token of a point, in which row and column that is. Without that, a small model would have to find out from a dozen
+digits that two pictures are to be compared: an hour in, it knew where the object was, and could not say it.
 
 What comes of it is "zero-shot": `assay spatial build` makes questions of the x3 tasks from `python -m miniature.x3`,
 and fine-tuning teaches their wording.
 """
 
 import argparse
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,12 +51,14 @@ class Batch:
         patches: (pictures, 4, 64): class, colour, middle and tint of each patch of each picture.
         wanted: (batch, length): at the places of a query view's patches 1 where the object in question is, else 0;
             -100 everywhere else.
+        cells: (batch, length, 2): at the tokens of a point the row and the column of its patch; else -100.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor
     patches: Tensor
     wanted: Tensor
+    cells: Tensor
 
 
 class Heads(nn.Module):
@@ -62,17 +66,21 @@ class Heads(nn.Module):
 
     def __init__(self, vision_width: int, width: int) -> None:
         super().__init__()
-        self.sizes = (len(CLASSES) + 1, len(COLORS) + 1, 2, 2)
+        self.sizes = (len(CLASSES) + 1, len(COLORS) + 1, 2, 2, SIDE, SIDE)
         self.tower = nn.Linear(vision_width, sum(self.sizes))
         self.language = nn.Linear(width, 2)
+        self.cells = nn.Linear(width, 2 * SIDE)
 
     def patch_loss(self, features: Tensor, patches: Tensor) -> Tensor:
-        """Mean cross-entropy of all four.
+        """Mean cross-entropy of all four, and of the patches' own rows and columns.
 
         Args:
             features: (pictures, 64, vision width).
             patches: (pictures, 4, 64).
         """
+        places = torch.arange(SIDE**2)
+        own = torch.stack([places // SIDE, places % SIDE]).expand(len(patches), -1, -1)
+        patches = torch.cat([patches, own], 1)
         parts = self.tower(features).split(self.sizes, dim=-1)
         losses = [F.cross_entropy(part.flatten(0, 1), patches[:, n].flatten()) for n, part in enumerate(parts)]
         return torch.stack(losses).mean()
@@ -90,45 +98,76 @@ class Heads(nn.Module):
         weights = torch.tensor([1.0, 4.0])
         return F.cross_entropy(self.language(hidden[chosen]).float(), wanted[chosen], weight=weights)
 
+    def cell_loss(self, hidden: Tensor, cells: Tensor) -> Tensor:
+        """Mean cross-entropy of rows and columns.
+
+        Args:
+            hidden: (batch, length, width) of the language model.
+            cells: (batch, length, 2), -100 where no point is said; without any, the loss is 0.
+        """
+        chosen = cells[..., 0] != IGNORED
+        if not chosen.any():
+            return hidden.new_zeros(())
+        said = self.cells(hidden[chosen]).float().unflatten(-1, (2, SIDE))
+        return F.cross_entropy(said.flatten(0, 1), cells[chosen].flatten())
+
 
 def make_batch(processor: Any, examples: Sequence[Example], rng: np.random.Generator) -> Batch:
     """Pictures with noise, and conversations about them."""
     rows = [_tokens(processor, example) for example in examples]
-    length = max(len(ids) for ids, _, _ in rows)
+    length = max(len(ids) for ids, *_ in rows)
     ids = torch.full((len(rows), length), processor.tokenizer.pad_token_id)
     labels, wanted = (torch.full((len(rows), length), IGNORED) for _ in range(2))
+    cells = torch.full((len(rows), length, 2), IGNORED)
     mask = torch.zeros((len(rows), length), dtype=torch.int64)
-    for row, (tokens, learnt, sought) in enumerate(rows):
+    for row, (tokens, learnt, sought, places) in enumerate(rows):
         ids[row, : len(tokens)], labels[row, : len(tokens)] = torch.tensor(tokens), torch.tensor(learnt)
         wanted[row, : len(tokens)], mask[row, : len(tokens)] = torch.tensor(sought), 1
+        cells[row, : len(tokens)] = torch.tensor(places)
     pixels = np.concatenate([example.pictures for example in examples]).astype(np.float32)
     levels = rng.uniform(0, NOISE_LEVELS, (len(pixels), 1, 1, 1)).astype(np.float32)
     pixels += levels * rng.standard_normal(pixels.shape, dtype=np.float32)
     values = torch.from_numpy(pixels.clip(0, 255) / 127.5 - 1).permute(0, 3, 1, 2)  # as the processor does
     inputs = {"input_ids": ids, "attention_mask": mask, "pixel_values": values}
     patches = torch.from_numpy(np.concatenate([example.patches for example in examples]).astype(np.int64))
-    return Batch(inputs, labels, patches, wanted)
+    return Batch(inputs, labels, patches, wanted, cells)
 
 
-def _tokens(processor: Any, example: Example) -> tuple[list[int], list[int], list[int]]:
-    """Ids, labels, and what is sought at each place; an image's mark becomes as many as it has patches."""
+def _tokens(processor: Any, example: Example) -> tuple[list[int], list[int], list[int], list[tuple[int, int]]]:
+    """Ids, labels, what is sought at each place, and which cell is said there.
+
+    An image's mark becomes as many as it has patches.
+    """
     pieces, image = example.conversation(), processor.image_token_id
     ids: list[int] = []
     labels: list[int] = []
-    for tokens, (_, is_learnt) in zip(processor.tokenizer([text for text, _ in pieces]).input_ids, pieces, strict=True):
+    cells: list[tuple[int, int]] = []
+    all_tokens = processor.tokenizer([text for text, _ in pieces]).input_ids
+    for tokens, (text, is_learnt) in zip(all_tokens, pieces, strict=True):
         expanded = [one for token in tokens for one in [token] * (SIDE**2 if token == image else 1)]
         ids += expanded
         labels += expanded if is_learnt else [IGNORED] * len(expanded)
+        cells += [cell_of(text) if is_learnt else (IGNORED, IGNORED)] * len(expanded)
     sought = [IGNORED] * len(ids)
     if example.wanted is not None:
         last = [place for place, token in enumerate(ids) if token == image][-(SIDE**2) :]
         for place, there in zip(last, example.wanted, strict=True):
             sought[place] = int(there)
-    return ids, labels, sought
+    return ids, labels, sought, cells
 
 
-def losses_of(model: Any, heads: Heads, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean cross-entropy of the answers' tokens, of the patches, and of where the object in question is."""
+def cell_of(answer: str) -> tuple[int, int]:
+    """Row and column of the patch that a point is in; -100 both if the answer is no point."""
+    found = re.match(r"\[\(([\d.]+), ([\d.]+)\)\]", answer)
+    if found is None:
+        return IGNORED, IGNORED
+    column, row = (min(int(float(number) * SIDE), SIDE - 1) for number in found.groups())
+    return row, column
+
+
+def losses_of(model: Any, heads: Heads, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean cross-entropy of the answers' tokens, of the patches, of where the object in question is, and of the cells
+    that are said."""
     # for this few tokens plain matrix products are faster on a CPU than flash attention
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         features: list[Tensor] = []
@@ -139,7 +178,8 @@ def losses_of(model: Any, heads: Heads, batch: Batch) -> tuple[Tensor, Tensor, T
         hook.remove()
         learnt = batch.labels[:, 1:] != IGNORED
         said = F.cross_entropy(model.lm_head(hidden[:, :-1][learnt]).float(), batch.labels[:, 1:][learnt])
-        return said, heads.patch_loss(features[0], batch.patches), heads.wanted_loss(hidden, batch.wanted)
+        seen, wanted = heads.patch_loss(features[0], batch.patches), heads.wanted_loss(hidden, batch.wanted)
+        return said, seen, wanted, heads.cell_loss(hidden, batch.cells)
 
 
 def main() -> None:
@@ -150,13 +190,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--examples", type=int, default=16_000, help="drawn before training begins")
     parser.add_argument("--held-out", type=int, default=100, help="questions of each kind, afterwards")
+    parser.add_argument("--start", type=Path, help="go on from this model instead of from scratch")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
     torch.set_flush_denormal(True)
     rng = np.random.default_rng(args.seed)
     # The x3 tasks' words are one token each, too; what they mean remains to be learnt.
-    model, processor = build_vlm([*texts(), CORRESPONDENCE, CONCATENATED, DIFFERENCE], seed=args.seed)
+    if args.start:
+        model = AutoModelForImageTextToText.from_pretrained(args.start, dtype=torch.float32)
+        processor = AutoProcessor.from_pretrained(args.start)
+    else:
+        model, processor = build_vlm([*texts(), CORRESPONDENCE, CONCATENATED, DIFFERENCE], seed=args.seed)
     heads = Heads(model.config.vision_config.hidden_size, model.config.text_config.hidden_size)
     parameters = [*model.train().parameters(), *heads.parameters()]
     print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters", flush=True)
@@ -164,7 +209,7 @@ def main() -> None:
     examples = list(draw_examples(args.examples, rng))
     print(f"drew {len(examples)} examples in {time.monotonic() - began:.0f} s", flush=True)
     optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
-    smooth = [6.0, 1.0, 0.7]
+    smooth = [6.0, 1.0, 0.7, 2.0]
     for tick in timed_cosine(args.minutes, warm_up_steps=100, floor=0.02):
         optimizer.param_groups[0]["lr"] = args.learning_rate * tick.rate
         chosen = [examples[n] for n in rng.integers(0, len(examples), args.batch)]
@@ -175,7 +220,7 @@ def main() -> None:
         optimizer.step()
         smooth = [old + 0.03 * (new.item() - old) for old, new in zip(smooth, losses, strict=True)]
         if tick.step % 20 == 0:
-            said = f"answers {smooth[0]:.3f} patches {smooth[1]:.4f} wanted {smooth[2]:.4f}"
+            said = f"answers {smooth[0]:.3f} patches {smooth[1]:.4f} wanted {smooth[2]:.4f} cells {smooth[3]:.4f}"
             print(f"step {tick.step} share {tick.share:.3f} {said}", flush=True)
     save_vlm(args.output, model, processor)
     loaded = AutoModelForImageTextToText.from_pretrained(args.output, dtype=torch.float32).eval()

@@ -169,7 +169,24 @@ def test_a_batch_without_anything_sought_has_no_loss_of_it(built: Built) -> None
     model, processor = built
     rng = np.random.default_rng(8)
     batch = spatial.make_batch(processor, [draw_example("relations", rng)], rng)
-    assert spatial.losses_of(model, spatial.Heads(64, 64), batch)[2] == 0
+    losses = spatial.losses_of(model, spatial.Heads(64, 64), batch)
+    assert losses[2] == 0
+    assert losses[3] == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "cell"),
+    [("[(0.130, 0.990)]", (7, 1)), ("[(0.000, 1.000)]", (7, 0)), ("nowhere", (-100, -100)), ("yes", (-100, -100))],
+)
+def test_a_point_is_in_the_cell_of_its_patch(built: Built, answer: str, cell: tuple[int, int]) -> None:
+    """Of eight rows and columns; said at each of the answer's tokens, and nowhere else."""
+    assert spatial.cell_of(f"{answer}<|im_end|>\n") == cell
+    example = draw_example("pair", np.random.default_rng(9))
+    batch = spatial.make_batch(built[1], [example], np.random.default_rng(9))
+    points = [turn[1] for turn in example.turns if turn[1].startswith("[(")]
+    said = batch.cells[0][batch.cells[0, :, 0] >= 0]
+    assert len(said) == sum(len(built[1].tokenizer(f"{point}<|im_end|>\n").input_ids) for point in points)
+    assert {tuple(one) for one in said.tolist()} == {spatial.cell_of(point) for point in points}
 
 
 def test_measures_count_right_answers_and_those_out_of_view_apart(built: Built, tmp_path: Path) -> None:
