@@ -13,7 +13,7 @@ PROTO_BASE ?= main
 DOCKERFILES := services/geneval/Dockerfile services/geneval/mmdet/Dockerfile services/verifier/Dockerfile services/spatial/Dockerfile trainer/Dockerfile
 TOKEN_FILE := secrets/assay_token
 
-.PHONY: setup train test test-ray mmdet test-mmdet compose compose-test lint format serve bench bench-learning proto clean
+.PHONY: setup train test test-ray mmdet test-mmdet compose compose-test lint format audit sbom serve bench bench-learning proto clean
 
 setup: $(READY)  ## install everything into .venv
 
@@ -31,7 +31,7 @@ test: setup lint  ## lint and test
 	$(TEST_ENV) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-ray: setup  ## faults of batch jobs on Ray: some minutes, and not part of `make test`
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,ray]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,ray,ray-serve]'
 	$(TEST_ENV) $(BIN)/python -m pytest -m ray
 
 mmdet:  ## build the environment of the official detector, .venv-mmdet: some ten minutes
@@ -40,11 +40,15 @@ mmdet:  ## build the environment of the official detector, .venv-mmdet: some ten
 test-mmdet: mmdet  ## test the GenEval service's mmdet backend
 	$(TEST_ENV) .venv-mmdet/bin/python -m pytest -m mmdet tests/geneval/test_geneval_mmdet.py
 
-compose: setup $(TOKEN_FILE)  ## build the GenEval service's image, start it, score a picture with it, stop it
+compose: setup $(TOKEN_FILE)  ## build the services' images, start them, score a picture with each, stop them
 	@trap 'docker compose down' EXIT; \
 	docker compose up --build --wait || { docker compose logs; exit 1; }; \
-	ASSAY_TOKEN_FILE=$(TOKEN_FILE) $(BIN)/assay score docs/three_apples.png --class apple --count 3 \
-		--target localhost:$${ASSAY_PORT:-50051}
+	export ASSAY_TOKEN_FILE=$(TOKEN_FILE); set -e; \
+	$(BIN)/assay score docs/three_apples.png --class apple --count 3 --target localhost:$${ASSAY_PORT:-50051}; \
+	$(BIN)/assay score docs/three_apples.png --prompt "a photo of three apples" --scorer orm \
+		--target localhost:$${ASSAY_VERIFIER_PORT:-50054}; \
+	$(BIN)/assay score docs/three_apples.png --relation apple "left of" cup --scorer relation \
+		--target localhost:$${ASSAY_SPATIAL_PORT:-50055}
 
 # Compose hands the file over as it is: the container's user must be able to read it, other users of this machine
 # are kept out by the folder.
@@ -69,11 +73,18 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+audit:  ## look every pinned version up in PyPI's advisories: needs the network
+	scripts/supply_chain.sh audit
+
+sbom: setup  ## what .venv is made of: sbom.json, in CycloneDX's form
+	scripts/supply_chain.sh sbom
+
 serve: setup  ## serve GenEval on localhost
 	$(BIN)/assay serve geneval
 
 bench: setup  ## compare side by side, and print ratios
 	$(BIN)/python benchmarks/null_scorer.py
+	$(BIN)/python benchmarks/slow_replica.py
 	$(BIN)/python benchmarks/batch_engine.py
 	$(BIN)/python benchmarks/image_generation.py
 	$(BIN)/python benchmarks/geneval_evaluation.py

@@ -234,6 +234,8 @@ class Replica:
             self._last_answer_s = time.monotonic()
         if not (error.code() == grpc.StatusCode.UNAVAILABLE or _is_dropped(error, reason)):
             kind = _ERRORS.get(error.code(), errors.ServiceFailedError)
+            if reason == "TOO_MANY_FAILED_ATTEMPTS":  # by its code it would be a call that is too large
+                kind = errors.AuthenticationError
             message = f"{self.target}: {error.details()}"
             raise kind(message, reason=reason or error.code().name, targets=(self.target,)) from error
         failure = ReplicaUnavailable(error.details() or "", reason or "UNREACHABLE")

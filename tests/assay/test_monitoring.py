@@ -132,8 +132,9 @@ def test_the_files_name_each_other() -> None:
     ports = {}
     for service in ("geneval", "verifier", "spatial"):
         config = yaml.safe_load((DEPLOY.parent / "configs" / "services" / f"{service}.yaml").read_text())
-        ports[f"{service}:{config['serve']['http_port']}"] = service
-    assert {target["targets"][0]: target["labels"]["service"] for target in job["static_configs"]} == ports
+        ports[service] = config["serve"]["http_port"]
+    assert {name: source["port"] for source in job["dns_sd_configs"] for name in source["names"]} == ports
+    assert job["relabel_configs"] == [{"source_labels": ["__meta_dns_name"], "target_label": "service"}]
     assert all(f'job="{job["job_name"]}"' in expr for where, expr in expressions() if "up{" in expr)
     provisioning = DEPLOY / "grafana" / "provisioning"
     [source] = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]

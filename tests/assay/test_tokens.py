@@ -152,6 +152,11 @@ def test_who_guesses_over_grpc_is_told_to_wait_and_keeps_nobody_out(guarded: Bac
     assert grpc_status(guarded, OLD) == grpc.StatusCode.OK
     exposed = guarded.service.metrics.exposition().decode()
     assert 'assay_failed_authentications_total{door="grpc",why="TOKEN_WRONG"} 5.0' in exposed
+    with (
+        RewardClient([guarded.target], token="wrong") as client,
+        pytest.raises(AuthenticationError, match="too many calls without a right token"),
+    ):
+        client.list_scorers()
 
 
 def test_attempts_are_counted_by_the_minute_and_peers_are_bounded() -> None:
