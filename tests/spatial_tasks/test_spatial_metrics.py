@@ -147,6 +147,7 @@ def test_robust_numbers_by_hand() -> None:
     assert values["visible_recall"] == (3 / 5, 5)
     assert values["visible_f1"] == (6 / 9, 9)
     assert values["not_visible_recall"] == (1 / 2, 2)
+    assert values["not_visible_f1"] == (2 / 4, 4)
     assert values["balanced_accuracy"] == (pytest.approx(0.55), 7)
     assert values["l2"] == (pytest.approx(0.5 / 3), 3)
     assert values["l2_px"] == (pytest.approx((0 + 2 + 8) / 3), 3)

@@ -48,8 +48,9 @@ def robust_metrics(judgements: Sequence[Judgement]) -> dict[str, Any]:
     Returns:
         Each as {"value", "n"}, value None where n is 0: `coverage`, answers that can be read, of all; `hit_rate`, of
         all visible targets; `accuracy`, hits and right refusals, of all; of telling whether the target is visible,
-        `visible_precision`, `visible_recall`, `visible_f1`, `not_visible_recall` and `balanced_accuracy` (the mean of
-        both recalls, None without either); `l2` and `l2_px`, means over points at visible targets, and their medians.
+        `visible_precision`, `visible_recall`, `visible_f1`, `not_visible_recall`, `not_visible_f1` and
+        `balanced_accuracy` (the mean of both recalls, None without either); `l2` and `l2_px`, means over points at
+        visible targets, and their medians.
     """
     visible = [one for one in judgements if one.visible]
     missing = [one for one in judgements if not one.visible]
@@ -66,6 +67,7 @@ def robust_metrics(judgements: Sequence[Judgement]) -> dict[str, Any]:
         "visible_recall": _of(seen, len(visible)),
         "visible_f1": _of(2 * seen, claimed + len(visible)),
         "not_visible_recall": _of(refused, len(missing)),
+        "not_visible_f1": _of(2 * refused, sum(one.says_not_visible for one in judgements) + len(missing)),
         "balanced_accuracy": {"value": sum(recalls) / 2 if both else None, "n": len(judgements) if both else 0},
         **_distances("l2", [one.l2 for one in visible if one.l2 is not None]),
         **_distances("l2_px", [one.l2_px for one in visible if one.l2_px is not None]),
