@@ -9,11 +9,10 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "services/*/README.md")
-#: How a link begins in the repository -> in the site.
-LINKS = {"](docs/": "](", "](../../docs/": "](../../", "](../services/": "](services/"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
@@ -21,7 +20,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
         files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    for on_disk, in_site in LINKS.items():
-        markdown = markdown.replace(on_disk, in_site)
-    return markdown
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    if "/" not in page.file.src_uri:  # of docs/, or from the root
+        markdown = markdown.replace("](../", "](")
+    return markdown.replace("](docs/", "](").replace("](../../docs/", "](../../")
