@@ -13,7 +13,7 @@ PROTO_BASE ?= main
 DOCKERFILES := services/geneval/Dockerfile services/geneval/mmdet/Dockerfile services/verifier/Dockerfile services/spatial/Dockerfile trainer/Dockerfile
 TOKEN_FILE := secrets/assay_token
 
-.PHONY: setup train test test-ray mmdet test-mmdet compose compose-test lint format audit sbom serve bench bench-learning proto clean
+.PHONY: setup train test test-ray mmdet test-mmdet compose compose-test lint format audit sbom docs docs-serve serve bench bench-learning proto clean
 
 setup: $(READY)  ## install everything into .venv
 
@@ -79,6 +79,12 @@ audit:  ## look every pinned version up in PyPI's advisories: needs the network
 sbom: setup  ## what .venv is made of: sbom.json, in CycloneDX's form
 	scripts/supply_chain.sh sbom
 
+docs: setup  ## build the documentation into site/; a broken link or a page left out stops it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: setup  ## show the documentation at localhost:8000 while one writes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
 serve: setup  ## serve GenEval on localhost
 	$(BIN)/assay serve geneval
 
@@ -100,4 +106,4 @@ proto: setup  ## regenerate the stubs, lint the contract, check that it breaks n
 	$(BIN)/python proto/check.py --against $(PROTO_BASE)
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) runs build *.egg-info site
