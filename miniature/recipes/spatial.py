@@ -167,18 +167,22 @@ def cell_of(answer: str) -> tuple[int, int]:
 
 def losses_of(model: Any, heads: Heads, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean cross-entropy of the answers' tokens, of the patches, of where the object in question is, and of the cells
-    that are said."""
+    that are said.
+
+    Where it is must be known halfway up: what a patch knows only at the top, no answer can look at.
+    """
     # for this few tokens plain matrix products are faster on a CPU than flash attention
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         features: list[Tensor] = []
         hook = model.get_encoder(modality="image").register_forward_hook(
             lambda module, inputs, output: features.append(output.last_hidden_state)
         )
-        hidden = model.model(**batch.inputs).last_hidden_state
+        layers = model.model(**batch.inputs, output_hidden_states=True).hidden_states
         hook.remove()
+        hidden, halfway = layers[-1], layers[len(layers) // 2]
         learnt = batch.labels[:, 1:] != IGNORED
         said = F.cross_entropy(model.lm_head(hidden[:, :-1][learnt]).float(), batch.labels[:, 1:][learnt])
-        seen, wanted = heads.patch_loss(features[0], batch.patches), heads.wanted_loss(hidden, batch.wanted)
+        seen, wanted = heads.patch_loss(features[0], batch.patches), heads.wanted_loss(halfway, batch.wanted)
         return said, seen, wanted, heads.cell_loss(hidden, batch.cells)
 
 
