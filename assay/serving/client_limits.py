@@ -46,12 +46,19 @@ class ClientShares:
 
     @contextmanager
     def take(self, client: str, items: int) -> Iterator[None]:
-        """Count a call for as long as it takes. Raises: Rejection: CLIENT_LIMIT (UNAVAILABLE, with when to retry)."""
+        """Count a call for as long as it takes; the items of one that is refused inside do not count.
+
+        Raises:
+            Rejection: CLIENT_LIMIT (UNAVAILABLE, with when to retry).
+        """
         use = self._use(client)
         self._check(use, items)
         use.calls, use.items, use.credit = use.calls + 1, use.items + items, use.credit - items
         try:
             yield
+        except Rejection:
+            use.credit += items
+            raise
         finally:
             use.calls, use.items = use.calls - 1, use.items - items
 

@@ -36,7 +36,10 @@ class HttpServer:
         self._socket = _bind(config)
         self.port: int = self._socket.getsockname()[1]
         app = create_app(service, authenticator, config)
-        settings = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", server_header=False)
+        # Who calls is who connects: a header that says otherwise is anybody's.
+        settings = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", server_header=False, proxy_headers=False
+        )
         settings.load()
         settings.ssl = None if tls is None else http_context(tls)
         self._uvicorn = _Uvicorn(settings)

@@ -60,6 +60,9 @@ class HostedService:
 
     def __init__(self, name: str, config: Path, settings: list[str]) -> None:
         found = load_config(ServiceConfig, config, settings)
+        dropped = [name for name in ("token", "token_file", "tls") if getattr(found.serve, name) is not None]
+        if dropped:
+            raise ConfigError(f"{config}: serve.{dropped[0]} is not for Ray Serve; args.token_file is the ingress's")
         scorers = import_module(SERVICES[name][0]).build_scorers(found.scorer)
         self._scorers, self._serve = scorers, found.serve
         self._service: ScoringService | None = None
@@ -70,7 +73,7 @@ class HostedService:
         return (await self._ready()).list_scorers().SerializeToString()
 
     async def score(self, request: bytes) -> bytes | dict[str, Any]:
-        """A `ScoreResponse`, or the arguments of a `Rejection`: what is raised would come out of Ray in another class."""
+        """A `ScoreResponse`, or the arguments of a `Rejection`: raised, it would come out of Ray in another class."""
         try:
             response = await (await self._ready()).score(pb.ScoreRequest.FromString(request), None)
         except Rejection as rejection:

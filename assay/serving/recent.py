@@ -33,7 +33,7 @@ class RecentCalls:
         self._clock = clock
         self._started = int(clock())
         self._timings: deque[tuple[int, ...]] = deque(maxlen=CALLS)
-        self._seconds: deque[tuple[int, int]] = deque(maxlen=WINDOW_S)  # (second, items answered in it)
+        self._seconds: deque[tuple[int, int]] = deque(maxlen=WINDOW_S + 1)  # (second, items), the running one too
 
     def add(self, items: int, timing: pb.Timing) -> None:
         self._timings.append(tuple(getattr(timing, part) for part in _PARTS))

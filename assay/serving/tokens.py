@@ -25,7 +25,7 @@ class Token:
 
 
 def make_token(name: str, secret: str, where: str) -> Token:
-    """Raises: ConfigError: the secret is empty or holds white space."""
+    """Raises: ConfigError: the secret is empty."""
     if not secret:
         raise ConfigError(f"{where}: the token is empty; leave it out or give it a value", reason="TOKEN_EMPTY")
     if len(secret) < ENOUGH_CHARACTERS:
@@ -44,6 +44,8 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
         lines = path.read_text().splitlines()
     except OSError as error:
         raise ConfigError(f"{where}: {error.strerror}", reason="TOKEN_UNREADABLE") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{where}: it is no text in UTF-8", reason="TOKEN_UNREADABLE") from None
     tokens = []
     for number, line in enumerate(lines, start=1):
         words = line.split()

@@ -17,6 +17,8 @@ def most_alike(line: PromptLine, lines: Sequence[PromptLine], number: int) -> li
     Alike is the number of words in both prompts over that of the words in either (Jaccard); of those as alike, chance
     decides, the same in every run.
     """
+    if number == 0:
+        return []
     own = set(words_of(line.prompt))
 
     def unlike(other: PromptLine) -> tuple[float, float]:

@@ -59,6 +59,13 @@ def test_a_rate_allows_bursts_of_a_second_and_debts_are_worked_off() -> None:
     assert refusal(held, "a", 1) is None
 
 
+def test_a_call_that_is_refused_further_in_costs_no_rate() -> None:
+    held = shares([0.0], items_per_second=10)
+    with pytest.raises(Rejection, match="too many"), held.take("a", 100_000):
+        raise Rejection("INVALID_ARGUMENT", "TOO_MANY_ITEMS", "too many")
+    assert refusal(held, "a", 10) is None
+
+
 @given(st.lists(st.tuples(st.floats(0, 2), st.integers(1, 20)), max_size=60))
 def test_no_client_gets_much_more_than_its_rate(steps: list[tuple[float, int]]) -> None:
     now, passed = [0.0], 0

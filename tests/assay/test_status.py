@@ -31,6 +31,15 @@ def test_throughput_is_of_the_last_minute_and_forgets() -> None:
     assert calls.items_per_second() == 0
 
 
+def test_throughput_without_a_pause_is_the_rate_itself() -> None:
+    now = [0.0]
+    calls = RecentCalls(lambda: now[0])
+    for second in range(200):
+        now[0] = second + 0.5
+        calls.add(10, timing(1))
+    assert calls.items_per_second() == 10
+
+
 def test_percentiles_are_those_of_the_last_calls() -> None:
     calls = RecentCalls(lambda: 0.0)
     assert calls.latency_ms() == {"calls": 0}

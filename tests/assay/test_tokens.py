@@ -24,10 +24,10 @@ from assay.v1 import reward_service_pb2_grpc as pb_grpc
 OLD, NEW, THIRD = "old-token-0123456789", "new-token-0123456789", "third-token-0123456789"
 
 
-def exchange(path: Path, text: str) -> None:
+def exchange(path: Path, text: str | bytes) -> None:
     """As a deployment does: a new file, put in the old one's place."""
     new = path.with_suffix(".new")
-    new.write_text(text)
+    new.write_bytes(text if isinstance(text, bytes) else text.encode())
     os.replace(new, path)
 
 
@@ -70,9 +70,11 @@ def test_old_and_new_tokens_overlap_and_the_old_one_ends(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("look_always")
-@pytest.mark.parametrize("broken", ["", "# none\n", "a name and a token\n", "na/me token-0123456789\n", None])
+@pytest.mark.parametrize(
+    "broken", ["", "# none\n", "a name and a token\n", "na/me token-0123456789\n", b"\xff\xfe\x00", None]
+)
 def test_a_broken_file_leaves_the_tokens_in_force_and_is_counted(
-    tmp_path: Path, broken: str | None, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, broken: str | bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An open door would be the worst of answers, a locked one the second worst."""
     file = tmp_path / "tokens"
@@ -144,6 +146,18 @@ def test_who_guesses_over_http_is_told_to_wait_and_keeps_nobody_out(guarded: Bac
     assert httpx.get(f"{guarded.http_url}/healthz").status_code == 200
     exposed = guarded.service.metrics.exposition().decode()
     assert 'assay_failed_authentications_total{door="http",why="TOKEN_WRONG"} 6.0' in exposed
+
+
+def test_a_header_does_not_make_a_caller_somebody_else(guarded: BackgroundServer) -> None:
+    """One who guesses and says each time that it comes from elsewhere."""
+    seen = [
+        httpx.get(
+            f"{guarded.http_url}/v1/scorers",
+            headers={"authorization": "Bearer wrong", "x-forwarded-for": f"203.0.113.{number}"},
+        ).status_code
+        for number in range(5)
+    ]
+    assert seen == [401, 401, 401, 429, 429]
 
 
 def test_who_guesses_over_grpc_is_told_to_wait_and_keeps_nobody_out(guarded: BackgroundServer) -> None:

@@ -93,6 +93,8 @@ async function refresh() {
     byId("message").replaceChildren();
   } catch (error) {
     byId("message").replaceChildren(errorBox(error));
+    // Each further question without a right token would count as an attack; a new token asks again.
+    if (error.status === 401 || error.status === 429) return;
   }
   timer = setTimeout(refresh, EVERY_MS);
 }
