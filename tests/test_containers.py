@@ -1,8 +1,10 @@
-"""What docs/containers.md promises, on a real engine: healthy, confined, closed without the token, back after a crash.
+"""What docs/containers.md promises, on a real engine: healthy, confined, closed without the token, back after a crash,
+shared between replicas that may come, hang and go.
 
-The project and its port are the test's own, so other containers are not disturbed; the images are the compose file's.
+The project and its ports are the test's own, so other containers are not disturbed; the images are the compose file's.
 """
 
+import base64
 import io
 import json
 import os
@@ -12,9 +14,11 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 pytestmark = pytest.mark.docker
@@ -43,18 +47,65 @@ print(json.dumps({
 KILL_THE_SERVICE = "import os; os.kill(int(open('/proc/1/task/1/children').read().split()[0]), 9)"
 
 
+#: Scores without a pause for some seconds, by the services' name, and prints what the client saw of it.
+SCORE_FOR_A_WHILE = """
+import json, os, pathlib, sys, time
+import numpy as np
+from assay.client import RewardClient
+from assay.outcomes import Scored
+picture = np.zeros((64, 64, 3), np.uint8)
+task = {"tag": "counting", "include": [{"class": "apple", "count": 1}], "prompt": "a photo of one apple"}
+token = pathlib.Path(os.environ["ASSAY_TOKEN_FILE"]).read_text().strip()
+until_s, scored, slowest_s = time.monotonic() + float(sys.argv[1]), 0, 0.0
+with RewardClient(["geneval:50051"], token=token, deadline_s=60) as client:
+    while time.monotonic() < until_s:
+        began_s = time.monotonic()
+        outcomes = client.score([picture] * 4, scorer="counting", prompts=[task["prompt"]] * 4, tasks=[task] * 4)
+        scored += sum(isinstance(outcome, Scored) for outcome in outcomes)
+        slowest_s = max(slowest_s, time.monotonic() - began_s)
+        assert len(outcomes) == 4
+        print(json.dumps({
+            "scored": scored, "slowest_s": slowest_s, "calls": client.statistics.calls,
+            "replicas": {name: one.calls for name, one in client.statistics.replicas.items()},
+        }), flush=True)
+"""
+
+COUNTING = ("--class", "apple", "--count", "3")
+REPLICAS = 3
+
+
+def free_ports(number: int) -> int:
+    """The first of so many ports in a row that nobody listens on."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            first = int(probe.getsockname()[1])
+        with ExitStack() as held:
+            try:
+                for port in range(first, first + number):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except (OSError, OverflowError):
+                continue
+        return first
+
+
 class Stack:
     """The compose project of this test."""
 
     def __init__(self, token_file: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.first_port = free_ports(2 * REPLICAS + 4)
+        self.port, self.http_port = self.first_port, self.first_port + REPLICAS
+        self.verifier_port, self.spatial_port = (self.first_port + 2 * REPLICAS + n for n in (0, 2))
         self.token_file = token_file
         self.environment = {
             **os.environ,
             "COMPOSE_PROJECT_NAME": f"assay-test-{os.getpid()}",
-            "ASSAY_PORT": str(self.port),
+            "ASSAY_PORT": f"{self.port}-{self.port + REPLICAS - 1}",
+            "ASSAY_HTTP_PORT": f"{self.http_port}-{self.http_port + REPLICAS - 1}",
+            "ASSAY_VERIFIER_PORT": str(self.verifier_port),
+            "ASSAY_VERIFIER_HTTP_PORT": str(self.verifier_port + 1),
+            "ASSAY_SPATIAL_PORT": str(self.spatial_port),
+            "ASSAY_SPATIAL_HTTP_PORT": str(self.spatial_port + 1),
             "ASSAY_TOKEN_FILE": str(token_file),
         }
 
@@ -80,13 +131,19 @@ class Stack:
         (found,) = json.loads(inspected)
         return {**found["State"], "RestartCount": found["RestartCount"]}
 
-    def score(self, token_file: Path | None) -> subprocess.CompletedProcess[str]:
+    def published(self, service: str, port: int) -> str:
+        """Where the first replica's port is on the host."""
+        return self.compose("port", service, str(port)).decode().strip()
+
+    def score(
+        self, token_file: Path | None, service: str = "geneval", port: int = 50051, task: Sequence[str] = COUNTING
+    ) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ASSAY_")}
         if token_file is not None:
             environment["ASSAY_TOKEN_FILE"] = str(token_file)
-        picture = ["docs/three_apples.png", "--class", "apple", "--count", "3", "--json"]
+        picture = ["docs/three_apples.png", *task, "--json"]
         return subprocess.run(
-            [sys.executable, "-m", "assay.cli", "score", *picture, "--target", f"127.0.0.1:{self.port}"],
+            [sys.executable, "-m", "assay.cli", "score", *picture, "--target", self.published(service, port)],
             cwd=ROOT,
             env=environment,
             capture_output=True,
@@ -104,12 +161,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     token_file.write_text("a token of this test\n")
     token_file.chmod(0o444)
     stack = Stack(token_file)
-    stack.compose("build", timeout_s=3000)
+    stack.compose("build", "geneval", "verifier", "trainer", timeout_s=3000)
     try:
         try:
-            stack.compose("up", "--wait", "geneval", timeout_s=300)
+            stack.compose("up", "--wait", timeout_s=300)
         except AssertionError:
-            print(stack.compose("logs", "geneval").decode())
+            print(stack.compose("logs").decode())
             raise
         yield stack
     finally:
@@ -120,6 +177,27 @@ def test_a_picture_is_scored_through_the_published_port(stack: Stack) -> None:
     done = stack.score(stack.token_file)
     assert done.returncode == 0, done.stderr
     assert '"strict_correct": 1.0' in done.stdout
+
+
+def test_the_verifier_scores_too(stack: Stack) -> None:
+    task = ("--prompt", "a photo of three apples", "--scorer", "orm")
+    done = stack.score(stack.token_file, "verifier", 50054, task)
+    assert done.returncode == 0, done.stderr
+    (item,) = json.loads(done.stdout)
+    assert 0.5 <= item["score"]["value"] <= 1
+
+
+def test_a_picture_is_scored_over_http(stack: Stack) -> None:
+    picture = base64.b64encode((ROOT / "docs/three_apples.png").read_bytes()).decode()
+    task = {"tag": "counting", "include": [{"class": "apple", "count": 3}]}
+    item = {"prompt": "a photo of three apples", "task": task, "images": [{"format": "png", "data": picture}]}
+    answered = httpx.post(
+        f"http://{stack.published('geneval', 8081)}/v1/score",
+        json={"scorer": "counting", "items": [item]},
+        headers={"authorization": f"Bearer {stack.token_file.read_text().strip()}"},
+    )
+    assert answered.status_code == 200, answered.text
+    assert answered.json()["results"][0]["score"]["value"] == 1.0
 
 
 def test_a_call_without_the_token_is_refused(stack: Stack) -> None:
@@ -154,6 +232,37 @@ def test_a_service_that_crashes_comes_back_healthy(stack: Stack) -> None:
         assert time.monotonic() < deadline, state
         time.sleep(0.5)
     assert stack.score(stack.token_file).returncode == 0
+
+
+def test_a_client_shares_its_calls_between_replicas_and_survives_one_that_hangs(stack: Stack) -> None:
+    """It knows the service's name alone. One replica is paused meanwhile: it answers nothing, and refuses nothing."""
+    stack.compose("up", "--wait", "--no-recreate", "--scale", f"geneval={REPLICAS}", "geneval", timeout_s=300)
+    command = ["docker", "compose", "--profile", "train", "run", "--rm", "-T", "--no-deps", "--entrypoint", "python"]
+    scoring = subprocess.Popen(
+        [*command, "trainer", "-c", SCORE_FOR_A_WHILE, "40"],
+        cwd=ROOT,
+        env=stack.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert scoring.stdout is not None
+    assert scoring.stdout.readline()
+    paused = stack.compose("ps", "--quiet", "geneval").decode().split()[0]
+    subprocess.run(["docker", "pause", paused], check=True)
+    try:
+        output, errors = scoring.communicate(timeout=200)
+    finally:
+        subprocess.run(["docker", "unpause", paused], check=True)
+        scoring.kill()
+    assert scoring.returncode == 0, errors
+    seen = json.loads(output.splitlines()[-1])
+    print(seen)
+    assert seen["scored"] > 100
+    assert len(seen["replicas"]) == REPLICAS
+    assert all(calls > 0 for calls in seen["replicas"].values())
+    assert seen["slowest_s"] < 30
+    stack.compose("up", "--wait", "--no-recreate", "--scale", "geneval=1", "geneval", timeout_s=120)
 
 
 def test_a_service_that_is_stopped_drains_and_ends_well(stack: Stack) -> None:
