@@ -102,7 +102,8 @@ class Caller:
                 winner, response = await _first_answer(running)
             if winner is not first:
                 self.counts.hedges_won += 1
-                first.unanswered()
+                if not next(iter(running)).done():
+                    first.unanswered()
             return response
         finally:
             for task in running:
@@ -125,8 +126,12 @@ class Caller:
             if done:
                 return None
             second = self._pool.choose(first)
-            if second is not None and (time.monotonic() >= late_s or self._hedging.take()):
+            is_late = time.monotonic() >= late_s
+            if second is not None and (is_late or self._hedging.take()):
                 return second
+            if is_late:  # whoever comes back must still have the time to answer
+                delay_s = min(LONGEST_LOOK_S, attempt.remaining_s / 2)
+                continue
             # The more calls wait for a copy, the more often each would look in vain.
             delay_s = min(2 * max(step_s, SHORTEST_DELAY_S), max(step_s, LONGEST_LOOK_S))
 
@@ -144,13 +149,17 @@ class Caller:
 
 
 async def _first_answer(running: Mapping["asyncio.Task[Any]", Replica]) -> tuple[Replica, Any]:
-    """(who answered first, the answer). An unavailable replica loses; any other error ends the race."""
+    """(who answered first, the answer). Who is unavailable, too late or broken loses: the other may still answer.
+
+    Any other error ends the race. If all lose, the call fails as it would have without a copy.
+    """
     waiting = set(running)
-    while True:
+    while waiting:
         done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             try:
                 return running[task], task.result()
-            except ReplicaUnavailable:
-                if not waiting and task is [*done][-1]:
-                    raise
+            except (ReplicaUnavailable, errors.DeadlineExceededError, errors.ServiceFailedError):
+                continue
+    first = next(iter(running))
+    return running[first], first.result()

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
+#: The longest rest that is granted, in seconds, whatever is asked for.
+LONGEST_REST_S = 60.0
 #: Calls in a row that were not answered before another replica did, or the deadline came. One may be a large call.
 UNANSWERED_CALLS = 3
 
@@ -49,11 +51,11 @@ class CircuitBreaker:
         """It refused or lost a call, or did not say that it lives. Calls that fail together count once."""
         if not self.is_open:
             self.is_open = True
-            self._failures += 1
+            self._count_failure()
 
     def probe_failed(self) -> None:
         """Asked whether it lives, it did not say so."""
-        self._failures = min(self._failures + 1, 100)
+        self._count_failure()
 
     def unanswered(self) -> None:
         """A call ended without its answer."""
@@ -65,7 +67,10 @@ class CircuitBreaker:
     def rest(self, asked_s: float) -> None:
         """Leave it alone for as long as it asks for. Calls that were refused together count once."""
         if self.rest_s <= 0:
-            self._resting_until_s = self._clock() + asked_s * random.uniform(1.0, 1.5)
+            self._resting_until_s = self._clock() + min(asked_s, LONGEST_REST_S) * random.uniform(1.0, 1.5)
 
     def close(self) -> None:
         self.is_open = False
+
+    def _count_failure(self) -> None:
+        self._failures = min(self._failures + 1, 100)  # no float holds 2 ** 1024

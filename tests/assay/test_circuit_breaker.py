@@ -1,6 +1,6 @@
 """A replica that is down gets no calls; one question at a time finds out when it is back."""
 
-from assay.circuit_breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, UNANSWERED_CALLS, CircuitBreaker
+from assay.circuit_breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, LONGEST_REST_S, UNANSWERED_CALLS, CircuitBreaker
 
 
 class Clock:
@@ -69,3 +69,18 @@ def test_a_replica_that_asks_for_rest_gets_it_and_no_more() -> None:
     assert not breaker.is_open
     clock.now_s += 3.0
     assert breaker.admits
+
+
+def test_a_replica_that_fails_for_days_is_still_asked() -> None:
+    breaker = CircuitBreaker()
+    for _ in range(1100):  # it lives, and refuses each call
+        breaker.failed()
+        breaker.close()
+    assert LONGEST_PAUSE_S / 2 <= breaker.pause_s <= LONGEST_PAUSE_S
+
+
+def test_nobody_rests_for_an_hour() -> None:
+    clock = Clock()
+    breaker = CircuitBreaker(clock)
+    breaker.rest(3600.0)
+    assert LONGEST_REST_S <= breaker.rest_s <= 1.5 * LONGEST_REST_S
