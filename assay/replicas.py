@@ -16,7 +16,7 @@ from google.rpc import status_pb2  # type: ignore[import-untyped]
 from grpc import aio
 
 from assay import errors
-from assay.circuit_breaker import CircuitBreaker
+from assay.circuit_breaker import UNANSWERED_CALLS, CircuitBreaker
 from assay.grpc_options import client_options
 from assay.statistics import ReplicaStatistics
 from assay.tracing import inject
@@ -161,19 +161,17 @@ class Replica:
         return response
 
     async def check(self) -> None:
-        """Give up what is under way if it has long been silent and does not even say that it lives."""
-        if self.breaker.is_open or not self._under_way:
-            return
-        if time.monotonic() - self._last_answer_s < self._quiet_s:
+        """Give up what is under way if it has long been silent and does not even say that it lives.
+
+        Also while it gets no calls: copies that won elsewhere may be why, and what it still holds would wait for ever.
+        """
+        asked_s = time.monotonic()
+        if not self._under_way or asked_s - self._last_answer_s < self._quiet_s:
             return
         if await self._probe() != grpc.StatusCode.DEADLINE_EXCEEDED:
             self._last_answer_s = time.monotonic()
-            return
-        logger.warning("%s answers nothing; its %d calls go elsewhere", self.target, len(self._under_way))
-        self.fail(self._silence())
-        self._given_up |= self._under_way
-        for rpc in list(self._under_way):
-            rpc.cancel()
+        elif self._under_way and self._last_answer_s <= asked_s:
+            self._give_up()
 
     def fail(self, failure: ReplicaUnavailable) -> None:
         """It is down: send it nothing until it says that it lives."""
@@ -188,6 +186,9 @@ class Replica:
         was_open = self.breaker.is_open
         self.breaker.unanswered()
         if self.breaker.is_open and not was_open:
+            message = f"{self.target} left {UNANSWERED_CALLS} calls in a row unanswered"
+            logger.warning("%s; it gets none until it says that it lives", message)
+            self.last_failure = ReplicaUnavailable(message, "UNANSWERED")
             self._spawn(self._recover())
 
     async def close(self, *, when_idle: bool = False) -> None:
@@ -198,6 +199,13 @@ class Replica:
         for task in list(self._tasks):
             task.cancel()
         await self._channel.close(None)
+
+    def _give_up(self) -> None:
+        logger.warning("%s answers nothing; its %d calls go elsewhere", self.target, len(self._under_way))
+        self.fail(self._silence())
+        self._given_up |= self._under_way
+        for rpc in list(self._under_way):
+            rpc.cancel()
 
     async def _recover(self) -> None:
         while self.breaker.is_open:
