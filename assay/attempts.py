@@ -58,7 +58,7 @@ class Caller:
 
     async def call(self, attempt: Attempt) -> Any:
         """The response. Raises: AssayError."""
-        await self._pool.start()
+        await self._pool.start(attempt.remaining_s)
         self.counts.calls += attempt.scorer is not None
         last: ReplicaUnavailable | None = None
         while True:

@@ -34,31 +34,27 @@ class ReplicaPool:
     ) -> None:
         self.targets = tuple(targets)
         self.replicas: list[Replica] = []
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], Replica] = {}
         self._security = security
         self._unresponsive_after_s = unresponsive_after_s
         self._resolver = resolver
         self._looked_up: dict[str, list[Address]] = {}
         self._looked_up_s = 0.0
         self._recovered = asyncio.Event()
-        self._starting = asyncio.Lock()
+        self._starting: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Find the replicas, the first time."""
-        if self._watching is not None:
-            return
-        async with self._starting:
-            if self._watching is None:
-                await self._look_up()
-                self._watching = asyncio.create_task(self._watch())
+    async def start(self, timeout_s: float) -> None:
+        """Find the replicas, the first time. May return without them: names are looked up on, for the next call."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+        await asyncio.wait({self._starting}, timeout=timeout_s)
 
     async def close(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-        for task in self._leaving:
-            task.cancel()
-        await asyncio.gather(*(replica.close() for replica in self.replicas))
+        for task in (self._starting, self._watching, *self._leaving):
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*(replica.close() for replica in self._all()))
 
     def choose(self, other_than: Replica | None = None) -> Replica | None:
         """The replica to call next; None if none is up."""
@@ -71,13 +67,22 @@ class ReplicaPool:
     @property
     def last_failure(self) -> ReplicaUnavailable | None:
         """Why one of those that are down is down."""
-        return next((replica.last_failure for replica in self.replicas if replica.breaker.is_open), None)
+        failures = (replica.last_failure for replica in self.replicas if replica.breaker.is_open)
+        return next((failure for failure in failures if failure is not None), None)
 
     async def wait(self, timeout_s: float) -> None:
         """Wait until one may be up, `timeout_s` at most."""
         rests = [replica.breaker.rest_s for replica in self.replicas if not replica.breaker.is_open]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._recovered.wait(), max(min([timeout_s, *rests]), 0.001))
+
+    def _all(self) -> list[Replica]:
+        """Those, too, that the name no longer stands for and that have calls to finish."""
+        return [*self.replicas, *self._leaving.values()]
+
+    async def _start(self) -> None:
+        await self._look_up()
+        self._watching = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
         """Look at the replicas now and then."""
@@ -88,7 +93,7 @@ class ReplicaPool:
             is_down = any(replica.breaker.is_open for replica in self.replicas)
             if age_s >= (LOOK_UP_AGAIN_S if is_down else LOOK_UP_EVERY_S):
                 await self._look_up()
-            await asyncio.gather(*(replica.check() for replica in self.replicas if self.choose(replica) is not None))
+            await asyncio.gather(*(replica.check() for replica in self._all() if self.choose(replica) is not None))
 
     async def _look_up(self) -> None:
         """Names to replicas: add who is new, let go who is gone. A name that cannot be looked up keeps its replicas."""
@@ -98,9 +103,11 @@ class ReplicaPool:
                 continue
             try:
                 self._looked_up[target] = await asyncio.to_thread(look_up, target, self._resolver)
-            except OSError as error:
+            except (OSError, UnicodeError) as error:
                 logger.warning("cannot look up %s: %s", target, error)
-                self._looked_up.setdefault(target, [Address(target)])
+            except Exception:  # whatever a user's resolver raises
+                logger.exception("cannot look up %s", target)
+            self._looked_up.setdefault(target, [Address(target)])
         self._looked_up_s = time.monotonic()
         self._follow(list(dict.fromkeys(address for found in self._looked_up.values() for address in found)))
 
@@ -110,8 +117,8 @@ class ReplicaPool:
         for replica in known.values():
             logger.info("%s is no longer a replica", replica.target)
             leaving = asyncio.create_task(replica.close(when_idle=True))
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
+            self._leaving[leaving] = replica
+            leaving.add_done_callback(self._leaving.pop)
         if known:
             self._wake()  # who waits may go to the new ones
 

@@ -2,20 +2,24 @@
 
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import grpc
 import pytest
 from assay_doubles import MeanScorer, grey, greys, plain
 
 from assay import replica_pool
 from assay.addresses import is_name, look_up, resolve
+from assay.background_loop import run_in_background
 from assay.client import RewardClient
-from assay.errors import ServiceUnavailableError
+from assay.errors import DeadlineExceededError, ServiceUnavailableError
 from assay.outcomes import Scored
-from assay.replicas import Address
+from assay.replica_pool import ReplicaPool
+from assay.replicas import Address, ChannelSecurity
 from assay.testing import BackgroundServer, serve_in_background
 
 SEVERAL = ["10.0.0.2", "10.0.0.1"]
@@ -79,6 +83,7 @@ class Cluster:
         self.servers: dict[str, tuple[BackgroundServer, MeanScorer]] = {}
         self.published: Sequence[str] = []
         self.is_down = False
+        self.failure: Exception = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         self.asked = 0
 
     def start(self, *hosts: str) -> None:
@@ -92,7 +97,7 @@ class Cluster:
         assert (host, port) == ("localhost", self.port)
         self.asked += 1
         if self.is_down:
-            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+            raise self.failure
         return self.published
 
     def scored(self, host: str) -> int:
@@ -139,8 +144,14 @@ def test_replicas_come_and_go_and_no_call_is_lost(cluster: Cluster) -> None:
         assert client.statistics.retried == 0
 
 
-def test_a_name_that_is_unknown_at_first_is_found_later(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "failure", [None, UnicodeError("label too long"), KeyError("a resolver's own defect")], ids=repr
+)
+def test_a_name_that_is_unknown_at_first_is_found_later(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture, failure: Exception | None
+) -> None:
     caplog.set_level(logging.WARNING)
+    cluster.failure = failure or cluster.failure
     cluster.start("127.0.0.2", "127.0.0.3")  # where `localhost` itself leads, nobody listens
     cluster.published, cluster.is_down = ["127.0.0.2", "127.0.0.3"], True
     options = {"resolver": cluster.resolver, "unresponsive_after_s": 0.2}
@@ -161,6 +172,57 @@ def test_calls_that_wait_go_to_whom_the_name_stands_for_next(cluster: Cluster) -
         wait_for(lambda: cluster.asked > 2)
         cluster.published = ["127.0.0.2", "127.0.0.3"]
         assert all(isinstance(outcome, Scored) for outcome in future.result(20))
+
+
+def test_a_slow_name_service_is_waited_for_to_the_deadline_and_asked_once(cluster: Cluster) -> None:
+    cluster.start("127.0.0.1")
+    cluster.published = ["127.0.0.1"]
+    answering = threading.Event()
+
+    def slow(host: str, port: int) -> Sequence[str]:
+        answering.wait(30)
+        return cluster.resolver(host, port)
+
+    with RewardClient([f"localhost:{cluster.port}"], resolver=slow, unresponsive_after_s=100.0) as client:
+        try:
+            for _ in range(2):
+                with pytest.raises(DeadlineExceededError):
+                    client.score([grey(0)], scorer="mean", deadline_s=0.1, **plain(1))
+            assert cluster.asked == 0
+        finally:
+            answering.set()
+        assert isinstance(client.score([grey(0)], scorer="mean", deadline_s=20, **plain(1))[0], Scored)
+        assert cluster.asked == 1
+
+
+def test_who_falls_silent_and_leaves_the_name_is_given_up_too(cluster: Cluster) -> None:
+    cluster.start("127.0.0.1", "127.0.0.3")
+
+    def resolver(host: str, port: int) -> Sequence[str]:
+        cluster.asked += 1
+        return ["127.0.0.1", "127.0.0.2"] if cluster.asked == 1 else ["127.0.0.1", "127.0.0.3"]
+
+    options = {"resolver": resolver, "unresponsive_after_s": 0.4, "batch_items": 1, "hedge_budget": 0.0}
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.2", cluster.port))
+        silent.listen()
+        with RewardClient([f"localhost:{cluster.port}"], **options) as client:
+            future = client.submit(greys(10), scorer="mean", deadline_s=60, **plain(10))
+            assert all(isinstance(outcome, Scored) for outcome in future.result(30))
+            assert client.statistics.retried > 0
+    assert cluster.asked > 1
+
+
+def test_closing_closes_those_that_are_leaving_too() -> None:
+    async def close() -> None:
+        pool = ReplicaPool(["127.0.0.1:1"], ChannelSecurity(), 5.0, lambda host, port: [])
+        await pool.start(10)
+        [gone] = pool.replicas
+        pool._follow([])
+        await pool.close()
+        assert gone._channel.get_state() == grpc.ChannelConnectivity.SHUTDOWN
+
+    run_in_background(close()).result(20)
 
 
 def test_tls_checks_the_name_and_not_the_number(monkeypatch: pytest.MonkeyPatch, certificates: Path) -> None:

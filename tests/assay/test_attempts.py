@@ -42,7 +42,7 @@ class PlayedPool:
         self.replicas = [PlayedReplica(first), PlayedReplica(second)]
         self._misses = misses
 
-    async def start(self, timeout_s: float = 0.0) -> None:
+    async def start(self, timeout_s: float) -> None:
         pass
 
     def choose(self, other_than: PlayedReplica | None = None) -> PlayedReplica | None:
