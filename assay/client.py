@@ -52,7 +52,7 @@ class RewardClient:
         batch_items: images a call; many calls are under way at once.
         encoding: how pixels travel: `rgb` (bit-exact, no codec time), `png`, `webp` (lossless), or `jpeg` (lossy!).
         hedge_budget: second copies, as a share of the calls in [0, 1], that go to another replica when the first is
-            late; 0 makes none.
+            late; 0 makes none. Beyond it, a call that has waited for half of its time to the deadline gets one.
         unresponsive_after_s: a replica that for so long neither answers a call nor says that it lives is given up, and
             its calls go to the others. A service says so while its model computes.
         on_call: told of each call that was answered, on the client's thread: be quick.
@@ -242,8 +242,14 @@ class RewardClient:
 def _security(
     token: str | None, ca: Path | str | None, certificate: Path | str | None, key: Path | str | None
 ) -> ChannelSecurity:
-    if token is not None and not token.strip():
-        raise ConfigError("token is empty; leave it out or give it a value", reason="TOKEN_EMPTY")
+    if token is not None:
+        token = token.strip()  # files end with a new line
+        if not token:
+            raise ConfigError("token is empty; leave it out or give it a value", reason="TOKEN_EMPTY")
+        if not all("!" <= character <= "~" for character in token):
+            raise ConfigError(
+                "token (not shown): must be printable ASCII without white space", reason="TOKEN_MALFORMED"
+            )
     if (certificate is None) != (key is None):
         raise ConfigError("tls_certificate and tls_key belong together: give both or neither")
     if ca is None and certificate is not None:

@@ -3,7 +3,8 @@
 A copy is due when the call has taken longer than 95 % of the recent calls of its size, and than two usual ones: a copy
 takes the time of a usual call itself, so before that it would come too late. Calls differ in size, and their time is no
 simple multiple of it (queues, batches), so each size has a record of its own: pixels up to the next power of two.
-Copies are a fixed share of all calls: when everything is slow, more load would not help.
+Copies are a fixed share of all calls: when everything is slow, more load would not help. The exception is made in
+`assay.attempts`: a call that has waited for half of its time gets a copy that no budget pays for.
 """
 
 import math
@@ -45,7 +46,7 @@ class Hedging:
     """Decides on copies for one client.
 
     Args:
-        budget: copies per call, in [0, 1]; 0 makes none.
+        budget: copies per call, in [0, 1], those at half a call's time not counted; 0 makes none, not even then.
     """
 
     def __init__(self, budget: float) -> None:

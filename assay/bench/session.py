@@ -128,10 +128,6 @@ def _measure(bench: Bench, wanted: Sequence[Level]) -> list[Measurement]:
     return measurements
 
 
-def _went_well(measured: Measurement) -> bool:
-    return bool(measured.windows[-1].latencies_s) and not merge(measured.windows).failures
-
-
 def _images(options: Options) -> Sequence[Any]:
     if options.images is not None:
         return images_of(options.images)

@@ -167,7 +167,7 @@ def test_health_paths_need_no_token(server: BackgroundServer) -> None:
 
 
 def test_the_client_shows_its_token(server: BackgroundServer) -> None:
-    with RewardClient([server.target], token=TOKEN) as client:
+    with RewardClient([server.target], token=f"{TOKEN}\n") as client:  # as `cat` gives it
         assert isinstance(client.score([grey(0)], scorer="mean", **plain(1))[0], Scored)
     with RewardClient([server.target], token="wrong") as client:
         with pytest.raises(AuthenticationError):
@@ -185,6 +185,13 @@ def test_an_empty_token_starts_nothing(tmp_path: Path) -> None:
         load_config(ServeConfig, None, ["token=''"])
     with pytest.raises(ConfigError, match="token is empty"):
         RewardClient(["localhost:1"], token=" ")
+
+
+@pytest.mark.parametrize("token", ["secret one", "secret\nsecret", "secret\x00", "sécret"])
+def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(ConfigError, match="printable ASCII without white space") as raised:
+        RewardClient(["localhost:1"], token=token)
+    assert token not in str(raised.value)
 
 
 def test_a_token_file_works(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ class Load:
             self._stopping.set()
             for thread in threads:
                 thread.join(60)
+        assert not any(thread.is_alive() for thread in threads), "a call never came back"
         assert self.wrong == []
 
 
