@@ -89,6 +89,11 @@ def free_ports(number: int) -> int:
         return first
 
 
+def health_of(container: str) -> str:
+    asked = ["docker", "inspect", "--format", "{{.State.Health.Status}}", container]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+
+
 class Stack:
     """The compose project of this test."""
 
@@ -158,13 +163,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     if reason := _why_there_is_no_engine():
         pytest.skip(reason)
     token_file = tmp_path_factory.mktemp("secrets") / "token"
-    token_file.write_text("a token of this test\n")
+    token_file.write_text("a-token-of-this-test\n")
     token_file.chmod(0o444)
     stack = Stack(token_file)
     stack.compose("build", "geneval", "verifier", "trainer", timeout_s=3000)
     try:
         try:
-            stack.compose("up", "--wait", timeout_s=300)
+            stack.compose("up", "--wait", "geneval", "verifier", timeout_s=300)
         except AssertionError:
             print(stack.compose("logs").decode())
             raise
@@ -262,6 +267,10 @@ def test_a_client_shares_its_calls_between_replicas_and_survives_one_that_hangs(
     assert len(seen["replicas"]) == REPLICAS
     assert all(calls > 0 for calls in seen["replicas"].values())
     assert seen["slowest_s"] < 30
+    deadline = time.monotonic() + 60
+    while health_of(paused) != "healthy":  # it was found to hang
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
     stack.compose("up", "--wait", "--no-recreate", "--scale", "geneval=1", "geneval", timeout_s=120)
 
 
