@@ -7,8 +7,9 @@ Each picture or pair comes with a few questions and their answers (`miniature.re
 conversation, of which the answers alone are learnt. Beside them the vision tower is told what stands in each patch
 (class, colour, where the middle is, what is tinted) and in which row and column it is; and the language model, at each
 patch of the query view, whether the object in question is there, for it has seen the reference by then, and at each
-token of a point, in which row and column that is. Without that, a small model would have to find out from a dozen
-digits that two pictures are to be compared: an hour in, it knew where the object was, and could not say it.
+token of a point, in which row and column that is; of a single picture, also at each object that a question names.
+Without that, a small model would have to find out from a dozen digits that two pictures are to be compared: an hour in,
+it knew where the object was, and could not say it.
 
 What comes of it is "zero-shot": `assay spatial build` makes questions of the x3 tasks from `python -m miniature.x3`,
 and fine-tuning teaches their wording.
@@ -34,6 +35,7 @@ from miniature.recipes.spatial_examples import SIDE, Example, draw_examples
 from miniature.recipes.spatial_measures import measure
 from miniature.recipes.spatial_questions import texts
 from miniature.recipes.timed import timed_cosine
+from miniature.recipes.world_words import world_words
 from miniature.vlm import build_vlm, save_vlm
 from pipelines.spatial_tasks.building.prompts import CONCATENATED, CORRESPONDENCE, DIFFERENCE
 
@@ -52,6 +54,8 @@ class Batch:
         wanted: (batch, length): at the places of a query view's patches 1 where the object in question is, else 0;
             -100 everywhere else.
         cells: (batch, length, 2): at the tokens of a point the row and the column of its patch; else -100.
+        named: (batch, length, 2): where a question about a single picture names an object, and there is one only, the
+            row and the column of its middle; else -100.
     """
 
     inputs: dict[str, Tensor]
@@ -59,6 +63,7 @@ class Batch:
     patches: Tensor
     wanted: Tensor
     cells: Tensor
+    named: Tensor
 
 
 class Heads(nn.Module):
@@ -69,7 +74,7 @@ class Heads(nn.Module):
         self.sizes = (len(CLASSES) + 1, len(COLORS) + 1, 2, 2, SIDE, SIDE)
         self.tower = nn.Linear(vision_width, sum(self.sizes))
         self.language = nn.Linear(width, 2)
-        self.cells = nn.Linear(width, 2 * SIDE)
+        self.cells, self.named = (nn.Linear(width, 2 * SIDE) for _ in range(2))
 
     def patch_loss(self, features: Tensor, patches: Tensor) -> Tensor:
         """Mean cross-entropy of all four, and of the patches' own rows and columns.
@@ -98,17 +103,18 @@ class Heads(nn.Module):
         weights = torch.tensor([1.0, 4.0])
         return F.cross_entropy(self.language(hidden[chosen]).float(), wanted[chosen], weight=weights)
 
-    def cell_loss(self, hidden: Tensor, cells: Tensor) -> Tensor:
+    def cell_loss(self, head: nn.Linear, hidden: Tensor, cells: Tensor) -> Tensor:
         """Mean cross-entropy of rows and columns.
 
         Args:
+            head: `cells` or `named`.
             hidden: (batch, length, width) of the language model.
-            cells: (batch, length, 2), -100 where no point is said; without any, the loss is 0.
+            cells: (batch, length, 2), -100 where there is none; without any, the loss is 0.
         """
         chosen = cells[..., 0] != IGNORED
         if not chosen.any():
             return hidden.new_zeros(())
-        said = self.cells(hidden[chosen]).float().unflatten(-1, (2, SIDE))
+        said = head(hidden[chosen]).float().unflatten(-1, (2, SIDE))
         return F.cross_entropy(said.flatten(0, 1), cells[chosen].flatten())
 
 
@@ -118,19 +124,22 @@ def make_batch(processor: Any, examples: Sequence[Example], rng: np.random.Gener
     length = max(len(ids) for ids, *_ in rows)
     ids = torch.full((len(rows), length), processor.tokenizer.pad_token_id)
     labels, wanted = (torch.full((len(rows), length), IGNORED) for _ in range(2))
-    cells = torch.full((len(rows), length, 2), IGNORED)
+    cells, named = (torch.full((len(rows), length, 2), IGNORED) for _ in range(2))
     mask = torch.zeros((len(rows), length), dtype=torch.int64)
-    for row, (tokens, learnt, sought, places) in enumerate(rows):
+    words = world_words(processor.tokenizer)
+    for row, ((tokens, learnt, sought, places), example) in enumerate(zip(rows, examples, strict=True)):
         ids[row, : len(tokens)], labels[row, : len(tokens)] = torch.tensor(tokens), torch.tensor(learnt)
         wanted[row, : len(tokens)], mask[row, : len(tokens)] = torch.tensor(sought), 1
         cells[row, : len(tokens)] = torch.tensor(places)
+        if len(example.pictures) == 1:
+            named[row, : len(tokens)] = torch.tensor(named_cells(tokens, learnt, words, example))
     pixels = np.concatenate([example.pictures for example in examples]).astype(np.float32)
     levels = rng.uniform(0, NOISE_LEVELS, (len(pixels), 1, 1, 1)).astype(np.float32)
     pixels += levels * rng.standard_normal(pixels.shape, dtype=np.float32)
     values = torch.from_numpy(pixels.clip(0, 255) / 127.5 - 1).permute(0, 3, 1, 2)  # as the processor does
     inputs = {"input_ids": ids, "attention_mask": mask, "pixel_values": values}
     patches = torch.from_numpy(np.concatenate([example.patches for example in examples]).astype(np.int64))
-    return Batch(inputs, labels, patches, wanted, cells)
+    return Batch(inputs, labels, patches, wanted, cells, named)
 
 
 def _tokens(processor: Any, example: Example) -> tuple[list[int], list[int], list[int], list[tuple[int, int]]]:
@@ -165,9 +174,25 @@ def cell_of(answer: str) -> tuple[int, int]:
     return row, column
 
 
-def losses_of(model: Any, heads: Heads, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mean cross-entropy of the answers' tokens, of the patches, of where the object in question is, and of the cells
-    that are said.
+def named_cells(
+    tokens: Sequence[int], learnt: Sequence[int], words: dict[int, str], example: Example
+) -> list[tuple[int, int]]:
+    """Row and column of the one object that each class in a question stands for, of the colour before it, if any."""
+    names, colors, middles, _ = example.patches[0]
+    found = [(IGNORED, IGNORED)] * len(tokens)
+    for place, token in enumerate(tokens):
+        if learnt[place] == IGNORED and (name := words.get(token)) in CLASSES:
+            is_it = (names == CLASSES.index(name) + 1) & (middles == 1)
+            if (color := words.get(tokens[place - 1])) in COLORS:
+                is_it &= colors == list(COLORS).index(color) + 1
+            if is_it.sum() == 1:
+                found[place] = divmod(int(is_it.argmax()), SIDE)
+    return found
+
+
+def losses_of(model: Any, heads: Heads, batch: Batch) -> tuple[Tensor, ...]:
+    """Mean cross-entropy of the answers' tokens, of the patches, of where the object in question is, of the cells that
+    are said, and of those of named objects.
 
     Where it is must be known halfway up: what a patch knows only at the top, no answer can look at.
     """
@@ -183,7 +208,8 @@ def losses_of(model: Any, heads: Heads, batch: Batch) -> tuple[Tensor, Tensor, T
         learnt = batch.labels[:, 1:] != IGNORED
         said = F.cross_entropy(model.lm_head(hidden[:, :-1][learnt]).float(), batch.labels[:, 1:][learnt])
         seen, wanted = heads.patch_loss(features[0], batch.patches), heads.wanted_loss(halfway, batch.wanted)
-        return said, seen, wanted, heads.cell_loss(hidden, batch.cells)
+        said_cells = heads.cell_loss(heads.cells, hidden, batch.cells)
+        return said, seen, wanted, said_cells, heads.cell_loss(heads.named, halfway, batch.named)
 
 
 def main() -> None:
@@ -213,7 +239,7 @@ def main() -> None:
     examples = list(draw_examples(args.examples, rng))
     print(f"drew {len(examples)} examples in {time.monotonic() - began:.0f} s", flush=True)
     optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
-    smooth = [6.0, 1.0, 0.7, 2.0]
+    smooth = [6.0, 1.0, 0.7, 2.0, 2.0]
     for tick in timed_cosine(args.minutes, warm_up_steps=100, floor=0.02):
         optimizer.param_groups[0]["lr"] = args.learning_rate * tick.rate
         chosen = [examples[n] for n in rng.integers(0, len(examples), args.batch)]
@@ -224,7 +250,8 @@ def main() -> None:
         optimizer.step()
         smooth = [old + 0.03 * (new.item() - old) for old, new in zip(smooth, losses, strict=True)]
         if tick.step % 20 == 0:
-            said = f"answers {smooth[0]:.3f} patches {smooth[1]:.4f} wanted {smooth[2]:.4f} cells {smooth[3]:.4f}"
+            names = ("answers", "patches", "wanted", "cells", "named")
+            said = " ".join(f"{name} {loss:.4f}" for name, loss in zip(names, smooth, strict=True))
             print(f"step {tick.step} share {tick.share:.3f} {said}", flush=True)
     save_vlm(args.output, model, processor)
     loaded = AutoModelForImageTextToText.from_pretrained(args.output, dtype=torch.float32).eval()

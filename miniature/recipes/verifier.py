@@ -30,11 +30,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from assay.answer_tokens import find_answer_tokens
 from assay.questions import read_questions
-from miniature.glyphs import CLASSES, COLORS
+from miniature.glyphs import CLASSES
 from miniature.prompts import GenEvalMetadata, scene_for
 from miniature.recipes.patch_heads import SIDE, PatchHeads, patch_labels
 from miniature.recipes.scene_questions import ask, fulfils, near, sample_task, texts
 from miniature.recipes.timed import timed_cosine
+from miniature.recipes.world_words import world_words
 from miniature.vlm import build_vlm, save_vlm
 from miniature.world import Scene
 
@@ -128,13 +129,6 @@ def _blurred(pictures: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[n
     return pictures + share * (soft - pictures)
 
 
-def world_words(tokenizer: Any) -> dict[int, str]:
-    """Class or colour by the id of a word for it: singular or plural, after a space or not."""
-    forms = {f"{name}{end}": name for name in (*CLASSES, *COLORS) for end in ("", "s")}
-    ids = {form: tokenizer([form, f" {form}"]).input_ids for form in forms}
-    return {one[0]: forms[form] for form, both in ids.items() for one in both if len(one) == 1}
-
-
 def named_counts(tokens: Sequence[int], learnt: Sequence[int], words: dict[int, str], scene: Scene) -> list[int]:
     """How many there are of each class that a question names, of the colour before it, if any."""
     found = [IGNORED] * len(tokens)
@@ -147,19 +141,23 @@ def named_counts(tokens: Sequence[int], learnt: Sequence[int], words: dict[int, 
 
 
 def losses_of(model: Any, heads: Heads, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean cross-entropy of the answers' tokens, of the patches, and of the counts."""
+    """Mean cross-entropy of the answers' tokens, of the patches, and of the counts.
+
+    Counts must be known halfway up: what is known only at the top, no answer can look at.
+    """
     # for this few tokens plain matrix products are faster on a CPU than flash attention
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         features: list[Tensor] = []
         hook = model.get_encoder(modality="image").register_forward_hook(
             lambda module, inputs, output: features.append(output.last_hidden_state)
         )
-        hidden = model.model(**batch.inputs).last_hidden_state
+        layers = model.model(**batch.inputs, output_hidden_states=True).hidden_states
         hook.remove()
+        hidden, halfway = layers[-1], layers[len(layers) // 2]
         learnt = batch.labels[:, 1:] != IGNORED
         said = F.cross_entropy(model.lm_head(hidden[:, :-1][learnt]).float(), batch.labels[:, 1:][learnt])
         named = batch.counts != IGNORED
-        counted = F.cross_entropy(heads.counts(hidden[named]).float(), batch.counts[named])
+        counted = F.cross_entropy(heads.counts(halfway[named]).float(), batch.counts[named])
         return said, heads.patches.loss(features[0], batch.patches), counted
 
 

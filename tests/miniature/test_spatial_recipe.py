@@ -12,7 +12,7 @@ from assay.spatial_questions import read_spatial_questions
 from miniature.glyphs import CLASSES, COLORS
 from miniature.recipes import spatial
 from miniature.recipes.scene_questions import relations
-from miniature.recipes.spatial_examples import KINDS, draw_example, in_patches, patch_labels
+from miniature.recipes.spatial_examples import KINDS, Example, draw_example, in_patches, patch_labels
 from miniature.recipes.spatial_measures import _is_right, measure, own_cases, write, x3_cases
 from miniature.recipes.spatial_questions import (
     NOWHERE,
@@ -22,6 +22,7 @@ from miniature.recipes.spatial_questions import (
     point_text,
     texts,
 )
+from miniature.recipes.world_words import world_words
 from miniature.vlm import build_vlm, save_vlm
 from miniature.world import Scene, WorldObject, sample_scene
 from miniature.x3_scenes import Camera, sample_wide_scene
@@ -172,6 +173,23 @@ def test_a_batch_without_anything_sought_has_no_loss_of_it(built: Built) -> None
     losses = spatial.losses_of(model, spatial.Heads(64, 64), batch)
     assert losses[2] == 0
     assert losses[3] == 0
+    assert losses[4] > 0
+
+
+def test_named_objects_are_where_their_middles_are(built: Built) -> None:
+    """Two red apples, of which a question means none; one blue apple, and one cup."""
+    tokenizer = built[1].tokenizer
+    places = {"red": [(0, 1), (3, 3)], "blue": [(5, 2)]}
+    patches = np.zeros((1, 4, 8, 8), np.uint8)
+    for color, cells in places.items():
+        for cell in cells:
+            patches[(0, slice(0, 3), *cell)] = CLASSES.index("apple") + 1, list(COLORS).index(color) + 1, 1
+    patches[0, :3, 7, 6] = CLASSES.index("cup") + 1, list(COLORS).index("red") + 1, 1
+    example = Example(np.zeros((1, 64, 64, 3), np.uint8), patches.reshape(1, 4, 64), None, [])
+    tokens = tokenizer("Is the red apple above the blue apple, or an apple left of the cup? cup").input_ids
+    learnt = [spatial.IGNORED] * (len(tokens) - 1) + [tokens[-1]]  # the last word is an answer
+    found = spatial.named_cells(tokens, learnt, world_words(tokenizer), example)
+    assert [cell for cell in found if cell[0] >= 0] == [(5, 2), (7, 6)]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from miniature.recipes.scene_questions import (
     sample_task,
     texts,
 )
+from miniature.recipes.world_words import world_words
 from miniature.vlm import build_vlm
 from miniature.world import sample_scene
 
@@ -129,12 +130,12 @@ def test_classes_that_a_question_names_are_counted(
     said = "Is it a red apple and three apples and blue cups and a kite? apple"
     tokens = tokenizer(said).input_ids
     learnt = [verifier.IGNORED] * (len(tokens) - 1) + [tokens[-1]]  # the last word is an answer
-    counts = verifier.named_counts(tokens, learnt, verifier.world_words(tokenizer), scene)
+    counts = verifier.named_counts(tokens, learnt, world_words(tokenizer), scene)
     found = [(tokenizer.decode(tokens[place]).strip(), count) for place, count in enumerate(counts) if count >= 0]
     assert found == [("apple", 2), ("apples", 3), ("cups", 1), ("kite", 0)]
     crowd = sample_scene([("cup", "pink")] * 8, rng, tidy=True)
     one = tokenizer("cup").input_ids
-    assert verifier.named_counts(one, [verifier.IGNORED], verifier.world_words(tokenizer), crowd) == [5]
+    assert verifier.named_counts(one, [verifier.IGNORED], world_words(tokenizer), crowd) == [5]
 
 
 def test_patches_say_what_stands_in_them() -> None:
