@@ -116,7 +116,7 @@ def test_times_of_spans_lie_within_each_other(server: BackgroundServer, exported
     with grpc.insecure_channel(server.target) as channel:
         pb_grpc.RewardServiceStub(channel).Score(request("sleep 0.05", 1), timeout=10)
     spans = by_name(exported)
-    slack_ns = 5_000_000  # two clocks, read one after the other
+    slack_ns = 40_000_000  # two clocks, read one after the other, perhaps with a pause between; the model takes 50 ms
     order = [("admit", "decode"), ("decode", "batch"), ("queue", "batch")]
     for first, second in order:
         assert (spans[first].start_time or 0) <= (spans[second].start_time or 0) + slack_ns
