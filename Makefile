@@ -50,7 +50,7 @@ compose: setup $(TOKEN_FILE)  ## build the services' images, start them, score a
 
 # Compose hands the file over as it is: the container's user must be able to read it, other users of this machine
 # are kept out by the folder.
-$(TOKEN_FILE):
+$(TOKEN_FILE) secrets/grafana_password:
 	mkdir -p -m 700 $(@D)
 	$(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(32))' > $@.new
 	chmod 444 $@.new && mv $@.new $@
