@@ -312,6 +312,8 @@ def test_ctrl_c_prints_what_was_measured(tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
+            # A shell starts what is to run in the background with interrupts ignored, and so does all that it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         calls = {"scorer": "mean", "code": "OK", "reason": ""}
         deadline_s = time.monotonic() + 60
