@@ -3,9 +3,10 @@
     serve deploy deploy/ray/miniature.yaml
 
 `build` is what the file's `import_path` names. The ingress checks the token and hands a call to the deployment that has
-the scorer. There it takes the path of any other server: admission, batches, one model thread. Three things differ from
-a server of its own: Serve's proxy does not tell how much time a caller gives, so that no call is refused as too late;
-health is Serve's; and metrics are those of Ray.
+the scorer. There it takes the path of any other server: admission, batches, one model thread. What differs from a
+server of its own: Serve's proxy does not tell how much time a caller gives, so that no call is refused as too late; it
+has no TLS; callers are not told apart, so that limits by client and on failed attempts do nothing; health and metrics
+are Ray's.
 """
 
 import asyncio

@@ -1,0 +1,99 @@
+"""GenEval on Ray Serve, from the shipped configuration: our client does not notice."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from assay.client import RewardClient
+from assay.errors import AssayError, AuthenticationError, FingerprintMismatchError, ScorerNotFoundError
+from assay.outcomes import Failed, Scored
+
+ROOT = Path(__file__).parents[2]
+PICTURE = np.asarray(Image.open(ROOT / "docs/three_apples.png").convert("RGB"))
+TASK = {"tag": "counting", "include": [{"class": "apple", "count": 3}], "prompt": "a photo of three apples"}
+TOKEN = "a-token-of-this-test"
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("serve")
+    (folder / "token").write_text(TOKEN + "\n")
+    config = yaml.safe_load((ROOT / "deploy/ray/miniature.yaml").read_text())
+    config["http_options"]["port"], port = free_port(), free_port()
+    config["grpc_options"]["port"] = port
+    (application,) = config["applications"]
+    application["args"] = {
+        "services": {"geneval": application["args"]["services"]["geneval"]},
+        "token_file": str(folder / "token"),
+    }
+    application["deployments"] = [one for one in application["deployments"] if one["name"] in ("geneval", "ingress")]
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    command = [f"{Path(sys.executable).parent}/serve", "run", f"{folder / 'config.yaml'}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": f"{ROOT}"}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            wait_until_it_answers(f"127.0.0.1:{port}", process, folder / "log")
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until_it_answers(target: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    until_s = time.monotonic() + 200
+    while True:
+        try:
+            with RewardClient([target], token=TOKEN, deadline_s=5) as client:
+                client.list_scorers()
+                return
+        except AssayError:  # Serve's proxy answers before the application is there
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < until_s, log.read_text()
+            time.sleep(1)
+
+
+def test_the_client_scores_through_serve(target: str) -> None:
+    with RewardClient([target], token=TOKEN) as client:
+        assert {"counting", "geneval"} <= {info.name for info in client.list_scorers()}
+        pictures = [PICTURE] * 40
+        outcomes = client.score(pictures, scorer="counting", prompts=[str(TASK["prompt"])] * 40, tasks=[TASK] * 40)
+    assert all(isinstance(outcome, Scored) and outcome.value == 1.0 for outcome in outcomes)
+
+
+def test_an_item_that_cannot_be_scored_fails_alone(target: str) -> None:
+    with RewardClient([target], token=TOKEN) as client:
+        good, bad = client.score([PICTURE] * 2, scorer="counting", prompts=["", ""], tasks=[TASK, None])
+    assert isinstance(good, Scored)
+    assert isinstance(bad, Failed)
+
+
+def test_refusals_have_their_names(target: str) -> None:
+    with RewardClient([target], token="another") as client, pytest.raises(AuthenticationError, match="not one of"):
+        client.list_scorers()
+    with RewardClient([target], token=TOKEN) as client:
+        with pytest.raises(ScorerNotFoundError, match=r"no scorer 'beauty' .* counting"):
+            client.score([PICTURE], scorer="beauty", prompts=[""], tasks=[None])
+        with pytest.raises(FingerprintMismatchError, match="expected was 0123"):
+            client.score([PICTURE], scorer="counting", prompts=[""], tasks=[TASK], expected_fingerprint="0123")
