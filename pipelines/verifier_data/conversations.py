@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from assay.questions import Template
+from pipelines.verifier_data.held_out import words_of
 from pipelines.verifier_data.paths import Candidate, Label
 from pipelines.verifier_data.settings import DerivationSettings
 
@@ -78,12 +79,14 @@ def outcome_example(candidate: Candidate, questions: Mapping[str, Template]) -> 
     return _outcome(candidate, f"{_name(candidate)}-final", candidate.metadata, candidate.label, questions)
 
 
-def further_examples(candidate: Candidate, questions: Mapping[str, Template], barred: Container[str]) -> list[Example]:
-    """The finished picture, asked about by further prompts, less those that are `barred`."""
+def further_examples(
+    candidate: Candidate, questions: Mapping[str, Template], barred: Container[tuple[str, ...]]
+) -> list[Example]:
+    """The finished picture, asked about by further prompts, less those whose words are `barred`."""
     return [
         _outcome(candidate, f"{_name(candidate)}-final-further-{number}", one.metadata, one.label, questions)
         for number, one in enumerate(candidate.further)
-        if one.metadata["prompt"] not in barred
+        if words_of(one.metadata["prompt"]) not in barred
     ]
 
 

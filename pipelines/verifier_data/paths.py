@@ -84,7 +84,7 @@ def _of_prompt(ledger: Ledger, item: str, drawn_in: str, labelled_in: str) -> li
             final=f"{drawn_in}/{one['final']}",
             steps={int(step): f"{drawn_in}/{file}" for step, file in one["steps"].items()},
             num_steps=drawn["num_steps"],
-            further=tuple(FurtherLabel(**found) for found in label["further"]),
+            further=tuple(FurtherLabel(**found) for found in label.get("further", ())),  # older ones have none
         )
         for number, (one, label) in enumerate(zip(drawn["candidates"], labels, strict=True))
     ]

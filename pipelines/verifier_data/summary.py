@@ -19,7 +19,7 @@ from pipelines.verifier_data import label_worker
 from pipelines.verifier_data.balance import balance_outcomes, balance_potentials
 from pipelines.verifier_data.conversations import Example, further_examples, outcome_example, progress_examples
 from pipelines.verifier_data.derivation import Derivation
-from pipelines.verifier_data.held_out import share_of, split
+from pipelines.verifier_data.held_out import share_of, split, words_of
 from pipelines.verifier_data.pairs import Pairs, make_pairs
 from pipelines.verifier_data.paths import Candidate, read_candidates
 
@@ -36,7 +36,7 @@ def write_summary(ledger: Ledger) -> list[Path]:
     units = [unit for plan in read_plans(ledger) if plan.job == JOB for unit in plan.units]
     candidates = read_candidates(ledger, units)
     learnt, measured = split(candidates, derivation.settings)
-    only_measured = {one.prompt for one in measured} - {one.prompt for one in learnt}
+    only_measured = {words_of(one.prompt) for one in measured} - {words_of(one.prompt) for one in learnt}
     examples = {
         **_files(learnt, derivation, "", is_learnt=True, barred=only_measured),
         **_files(measured, derivation, "_held_out", is_learnt=False),
@@ -60,7 +60,7 @@ def _files(
     ending: str,
     *,
     is_learnt: bool,
-    barred: Set[str] = frozenset(),
+    barred: Set[tuple[str, ...]] = frozenset(),
 ) -> dict[str, list[Example]]:
     """Name -> examples, of one side of the split; of those to learn from, none asks about a `barred` prompt."""
     settings, seed = derivation.settings, derivation.settings.split_seed

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,13 @@ from pipelines.reward_service import ServiceAddress
 from pipelines.status_command import summary
 from pipelines.verifier_data.balance import balance_outcomes, balance_potentials
 from pipelines.verifier_data.command import verifier_data
-from pipelines.verifier_data.conversations import outcome_example, progress_examples
+from pipelines.verifier_data.conversations import further_examples, outcome_example, progress_examples
 from pipelines.verifier_data.draw_worker import LoadDrawWorker
 from pipelines.verifier_data.further_prompts import most_alike
-from pipelines.verifier_data.held_out import is_held_out, split
+from pipelines.verifier_data.held_out import is_held_out, split, words_of
 from pipelines.verifier_data.label_worker import LoadLabelWorker
 from pipelines.verifier_data.pairs import make_pairs
-from pipelines.verifier_data.paths import Candidate, Label
+from pipelines.verifier_data.paths import Candidate, FurtherLabel, Label
 from pipelines.verifier_data.settings import DerivationSettings
 from services.geneval.service import build_scorers
 from services.verifier.scorer import VerifierScorer
@@ -269,6 +270,11 @@ def test_pictures_are_labelled_by_further_prompts_but_not_measured_by_them(
         by_picture.setdefault(row["image"], set()).update(answers(row))
     assert all(len(found) == 1 for found in by_picture.values())
     assert coin.judged - warm_up == 3 * 3 * CANDIDATES
+    (held,) = kept_out
+    shouted = candidate(0, "yes")
+    shouted = replace(shouted, further=(FurtherLabel({"tag": "counting", "prompt": held.upper()}, "no"),))
+    assert further_examples(shouted, read_questions(), {words_of(held)}) == []
+    assert len(further_examples(shouted, read_questions(), ())) == 1
     # More of them cost labels, but no picture.
     drawn = {path: path.stat().st_mtime_ns for path in (tmp_path / "data/images").rglob("*.png")}
     assert verifier_data(None, [*wanted, "further_prompts=1"]) == 0
