@@ -19,7 +19,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+import yaml
+from PIL import Image
+
+from assay.outcomes import Scored
+from assay.serving.scorer import Sample
+from assay.tasks import OutcomeTask
+from services.verifier.service import build_scorers
 
 pytestmark = pytest.mark.docker
 ROOT = Path(__file__).parents[1]
@@ -184,12 +192,18 @@ def test_a_picture_is_scored_through_the_published_port(stack: Stack) -> None:
     assert '"strict_correct": 1.0' in done.stdout
 
 
-def test_the_verifier_scores_too(stack: Stack) -> None:
+def test_the_verifier_scores_as_it_does_outside(stack: Stack) -> None:
+    """How good its scores are is not the container's: tests/miniature/test_verifier_quality.py."""
     task = ("--prompt", "a photo of three apples", "--scorer", "orm")
     done = stack.score(stack.token_file, "verifier", 50054, task)
     assert done.returncode == 0, done.stderr
     (item,) = json.loads(done.stdout)
-    assert 0.5 <= item["score"]["value"] <= 1
+    config = yaml.safe_load((ROOT / "configs/services/verifier.yaml").read_text())["scorer"]
+    orm = next(scorer for scorer in build_scorers(config) if scorer.info.name == "orm")
+    picture = np.asarray(Image.open(ROOT / "docs/three_apples.png").convert("RGB"))
+    (outside,) = orm.score([Sample("", (picture,), "a photo of three apples", OutcomeTask())])
+    assert isinstance(outside, Scored)
+    assert item["score"]["value"] == pytest.approx(outside.value, abs=1e-4)
 
 
 def test_a_picture_is_scored_over_http(stack: Stack) -> None:
