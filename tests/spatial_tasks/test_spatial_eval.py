@@ -400,6 +400,17 @@ def test_an_empty_file_and_no_service(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out.json").read_text())["metrics"]["total"] == 0
 
 
+def test_no_question_at_all_does_not_show_the_numbers_of_the_run_before(built: Path, tmp_path: Path) -> None:
+    data, output = built / "out/t1_val_multi.json", tmp_path / "found.json"
+    with served(knows) as (server, _):
+        assert run(data, output, server)[1]["answered"] == 8
+        code, found = run(data, output, server, "limit=0")
+    assert code == 0
+    assert (found["questions"], found["answered"], found["metrics"]["total"], found["results"]) == (0, 0, 0, [])
+    assert summary(tmp_path / "found") == 0
+    assert json.loads(output.read_text()) == found
+
+
 GOOD = {
     "id": "T1_1",
     "image": ["a.png", "b_original.png"],

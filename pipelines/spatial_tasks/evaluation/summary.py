@@ -41,7 +41,9 @@ def write_summary(ledger: Ledger) -> list[Path]:
         settings = json.loads((root / SETTINGS).read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{root / SETTINGS} cannot be read: {error}; run `assay spatial eval` again") from error
-    units = [unit for plan in read_plans(ledger) if plan.job == JOB for unit in plan.units]
+    # A run without questions plans nothing, and leaves the plan of the one before.
+    plans = read_plans(ledger) if settings["questions"] else []
+    units = [unit for plan in plans if plan.job == JOB for unit in plan.units]
     results = _results(ledger, units)
     summary = summarize(results, compat=settings["compat"])
     summary = {**settings, "failures": _failures(ledger, units), **summary}
