@@ -37,9 +37,13 @@ class Ticket:
         self._admission.take(Load(pixels=pixels), retry_after_s)
         self.load = self.load + Load(pixels=pixels)
 
+    def give_back(self, load: Load) -> None:
+        """Count no longer what turned out to be no work."""
+        self._admission.current = self._admission.current - load
+        self.load = self.load - load
+
     def release(self) -> None:
-        self._admission.current = self._admission.current - self.load
-        self.load = Load()
+        self.give_back(self.load)
 
 
 class Admission:

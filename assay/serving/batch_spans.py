@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from assay.serving.batcher import BatchResult
+from assay.serving.scorer_host import BatchResult
 from assay.tracing import record_span
 
 
@@ -10,7 +10,8 @@ def record_batches(results: Sequence[BatchResult]) -> None:
     """Under the current span: for each batch that items of the call were in, their wait for it, and its time."""
     firsts: dict[int, BatchResult] = {}
     for result in results:
-        firsts.setdefault(result.started_ns, result)
+        if result.batch_items:
+            firsts.setdefault(result.started_ns, result)
     for result in firsts.values():
         ended_ns = result.started_ns + result.infer_ns
         record_span("queue", result.started_ns - result.queue_ns, result.started_ns)

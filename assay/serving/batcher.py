@@ -3,79 +3,34 @@
 No timer: while the model works, items gather by themselves. A batch takes the most urgent items of one scorer
 (training before evaluation before batch work, then first come first served) up to a budget in pixels. Items whose
 caller has gone, or whose deadline has passed, leave the queue unscored.
+
+Where scores are kept (`assay.serving.outcome_cache`), an item whose score is known by the time its turn comes is given
+it, and equal items of a batch are one to the model. Each waits with a deadline and an urgency of its own until then:
+that one is cancelled changes nothing for the others.
 """
 
 import asyncio
-import heapq
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from assay.outcomes import Outcome
 from assay.serving.current_call import current_call
 from assay.serving.execution import count_pixels, score_isolated
 from assay.serving.metrics import Metrics
 from assay.serving.model_thread import ModelThread
+from assay.serving.outcome_cache import OutcomeCache
 from assay.serving.rejection import Rejection
-from assay.serving.scorer import Sample, Scorer, ScorerInfo
-from assay.serving.service_time import ServiceTime
-
-
-@dataclass(frozen=True)
-class BatchResult:
-    """What one item got, and where its time went."""
-
-    outcome: Outcome
-    queue_ns: int
-    infer_ns: int
-    batch_items: int
-    started_ns: int
-    model_started_ns: int
-    model_ended_ns: int
-
-
-@dataclass(eq=False)
-class Entry:
-    """One item in the queue. `deadline_s` is on the monotonic clock."""
-
-    sample: Sample
-    pixels: int
-    deadline_s: float
-    queued_ns: int
-    request_id: str
-    future: "asyncio.Future[BatchResult]"
-
-
-@dataclass(eq=False)
-class ScorerHost:
-    """A scorer with its queue."""
-
-    scorer: Scorer
-    info: ScorerInfo
-    pixel_budget: int
-    max_batch_items: int
-    ready: bool = False
-    service_time: ServiceTime = field(default_factory=ServiceTime)
-    queue: list[tuple[int, int, Entry]] = field(default_factory=list)
-    queued_pixels: int = 0
-
-    def lower_budget(self, failed_pixels: int) -> None:
-        """To half of a batch that did not fit in memory."""
-        self.pixel_budget = max(1, min(self.pixel_budget, failed_pixels // 2))
-
-    def estimate_s(self, extra_items: int = 0, extra_pixels: int = 0) -> float:
-        """Seconds that the queue, and what is to join it, will take."""
-        items, pixels = len(self.queue) + extra_items, self.queued_pixels + extra_pixels
-        batches = max(math.ceil(items / self.max_batch_items), math.ceil(pixels / self.pixel_budget))
-        return self.service_time.estimate_s(items, batches)
+from assay.serving.scorer import Sample
+from assay.serving.scorer_host import BatchResult, Entry, ScorerHost
 
 
 class Batcher:
     """Feeds the model thread. Use it from one event loop; `run` must be running as a task."""
 
-    def __init__(self, hosts: Sequence[ScorerHost], model_thread: ModelThread, metrics: Metrics) -> None:
+    def __init__(
+        self, hosts: Sequence[ScorerHost], model_thread: ModelThread, metrics: Metrics, cache: OutcomeCache
+    ) -> None:
         self._hosts = hosts
+        self._cache = cache
         self._model_thread = model_thread
         self._metrics = metrics
         self._sequence = 0
@@ -89,21 +44,33 @@ class Batcher:
         return running_s + others_s + host.estimate_s(items, pixels)
 
     async def score(
-        self, host: ScorerHost, samples: Sequence[Sample], priority: int, deadline_s: float
+        self,
+        host: ScorerHost,
+        samples: Sequence[Sample],
+        keys: Sequence[bytes | None],
+        priority: int,
+        deadline_s: float,
     ) -> list[BatchResult]:
         """Queue samples and wait for their results, in order. Cancelling takes them out of the queue.
+
+        Args:
+            host: whose queue.
+            samples: what to score.
+            keys: what each score is kept under, None for none. Those that are known by now do not join the queue.
+            priority: the lowest goes first.
+            deadline_s: on the monotonic clock.
 
         Raises:
             Rejection: DEADLINE_EXCEEDED: the deadline passed while they were queued.
         """
         loop, now_ns = asyncio.get_running_loop(), time.perf_counter_ns()
         futures, request_id = [], current_call().request_id
-        for sample in samples:
-            entry = Entry(sample, count_pixels(sample), deadline_s, now_ns, request_id, loop.create_future())
-            self._sequence += 1
-            heapq.heappush(host.queue, (priority, self._sequence, entry))
-            host.queued_pixels += entry.pixels
+        for sample, key in zip(samples, keys, strict=True):
+            entry = Entry(sample, count_pixels(sample), deadline_s, now_ns, request_id, key, loop.create_future())
             futures.append(entry.future)
+            if not self._answer_known(host, entry):
+                self._sequence += 1
+                host.push(priority, self._sequence, entry)
         self._work_arrived.set()
         try:
             return await asyncio.gather(*futures)
@@ -126,22 +93,37 @@ class Batcher:
         return min(waiting, key=lambda host: host.queue[0][:2]) if waiting else None
 
     def _take(self, host: ScorerHost) -> list[Entry]:
-        """The next batch: at least one live entry, as many as fit; empty if all were dead."""
+        """The next batch: at least one live entry, as many as fit; empty if all were dead or known."""
         batch: list[Entry] = []
+        firsts: dict[bytes | None, Entry] = {}
         pixels, now_s = 0, time.monotonic()
         while host.queue and len(batch) < host.max_batch_items:
             entry = host.queue[0][2]
-            is_alive = not entry.future.done() and entry.deadline_s > now_s
-            if is_alive and batch and pixels + entry.pixels > host.pixel_budget:
+            if entry.future.done() or entry.deadline_s <= now_s:
+                self._drop(host, host.pop())
+            elif self._answer_known(host, entry):
+                host.pop()
+            elif entry.key in firsts:
+                firsts[entry.key].twins.append(host.pop())
+            elif batch and pixels + entry.pixels > host.pixel_budget:
                 break
-            heapq.heappop(host.queue)
-            host.queued_pixels -= entry.pixels
-            if is_alive:
-                batch.append(entry)
-                pixels += entry.pixels
             else:
-                self._drop(host, entry)
+                batch.append(host.pop())
+                pixels += entry.pixels
+                if entry.key is not None:
+                    firsts[entry.key] = entry
         return batch
+
+    def _answer_known(self, host: ScorerHost, entry: Entry) -> bool:
+        """Whether the entry's score is known, and was given to it."""
+        outcome = self._cache.get(entry.key)
+        if outcome is None:
+            return False
+        now_ns = time.perf_counter_ns()
+        queue_ns = now_ns - entry.queued_ns
+        entry.future.set_result(BatchResult(outcome, queue_ns, 0, 0, now_ns, now_ns, now_ns, spared=True))
+        self._metrics.cache_items.labels(host.info.name, "hit").inc()
+        return True
 
     def _drop(self, host: ScorerHost, entry: Entry) -> None:
         if entry.future.done():
@@ -166,17 +148,19 @@ class Batcher:
                 )
             )
         except Exception as error:  # the batch executor: a defect of ours must not stop the queue
-            for entry in batch:
+            for entry in _with_twins(batch):
                 if not entry.future.done():
                     entry.future.set_exception(error)
             return
         infer_ns = time.perf_counter_ns() - started_ns
-        for entry, outcome in zip(batch, outcomes, strict=True):
-            if not entry.future.done():
-                queue_ns = started_ns - entry.queued_ns
-                entry.future.set_result(
-                    BatchResult(outcome, queue_ns, infer_ns, len(batch), started_ns, model_started_ns, model_ended_ns)
-                )
+        for first, outcome in zip(batch, outcomes, strict=True):
+            if first.key is not None:
+                self._cache.put(first.key, outcome)
+            for entry in (first, *first.twins):
+                if not entry.future.done():
+                    times = started_ns - entry.queued_ns, infer_ns, len(batch)
+                    stamps = started_ns, model_started_ns, model_ended_ns
+                    entry.future.set_result(BatchResult(outcome, *times, *stamps, spared=entry is not first))
         self._record(host, batch, started_ns, infer_ns, out_of_memory)
 
     def _record(
@@ -192,6 +176,13 @@ class Batcher:
         metrics.infer_s.labels(name).observe(infer_ns / 1e9)
         metrics.batch_items.labels(name).observe(len(batch))
         metrics.batch_pixels.labels(name).observe(sum(entry.pixels for entry in batch))
+        if host.keeps_scores:
+            metrics.cache_items.labels(name, "miss").inc(len(batch))
+            metrics.cache_items.labels(name, "shared").inc(sum(len(entry.twins) for entry in batch))
         queue_s = metrics.queue_s.labels(name)
-        for entry in batch:
+        for entry in _with_twins(batch):
             queue_s.observe((started_ns - entry.queued_ns) / 1e9)
+
+
+def _with_twins(batch: Sequence[Entry]) -> list[Entry]:
+    return [entry for first in batch for entry in (first, *first.twins)]

@@ -6,9 +6,10 @@ pool. A bad image fails its item and no other.
 
 import asyncio
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from PIL.Image import DecompressionBombWarning
 
@@ -22,6 +23,7 @@ from assay.wire import FORMAT_NAMES
 warnings.simplefilter("error", DecompressionBombWarning)
 
 MAX_IMAGES_PER_ITEM = 16
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,7 @@ class ImageDecoder:
         sizes = size_limits(limits)
         if all(_is_light(item) for item in items):
             return [_measure(item, sizes) for item in items]
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, lambda: [_measure(item, sizes) for item in items])
+        return await self.run(lambda: [_measure(item, sizes) for item in items])
 
     async def decode(
         self, items: Sequence[tuple[ReceivedImage, ...] | Failed], limits: Limits
@@ -86,6 +87,10 @@ class ImageDecoder:
         if all(_is_light(item) for item in items):
             return [_decode(item, sizes) for item in items]
         return await asyncio.gather(*(one(item) for item in items))
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Whatever else is to be done with pixels off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

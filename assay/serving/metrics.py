@@ -30,6 +30,11 @@ class Metrics:
         self.dropped = Counter(
             "assay_dropped_items", "Items that left the queue unscored", ["scorer", "why"], registry=registry
         )
+        self.cache_items = Counter(
+            "assay_cache_items", "Items of a scorer whose scores are kept", ["scorer", "result"], registry=registry
+        )
+        self.cache_entries = Gauge("assay_cache_entries", "Scores that are kept", registry=registry)
+        self.cache_bytes = Gauge("assay_cache_bytes", "What they take", registry=registry)
         self.out_of_memory = Counter(
             "assay_out_of_memory", "Batches that did not fit in memory", ["scorer"], registry=registry
         )

@@ -12,20 +12,22 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 
-from assay.errors import ConfigError
 from assay.images import RgbArray
 from assay.outcomes import Failed, Outcome
 from assay.serving.admission import Admission, Load, Ticket
 from assay.serving.batch_spans import record_batches
-from assay.serving.batcher import Batcher, BatchResult, ScorerHost
+from assay.serving.batcher import Batcher
 from assay.serving.client_limits import ClientShares
 from assay.serving.current_call import current_call
 from assay.serving.decoding import ImageDecoder, ReceivedImage, read_images
+from assay.serving.execution import count_pixels
 from assay.serving.metrics import Metrics
 from assay.serving.model_thread import ModelThread
+from assay.serving.outcome_cache import OutcomeCache, key_of
 from assay.serving.recent import Recent
 from assay.serving.rejection import Rejection
 from assay.serving.scorer import Sample, Scorer, ScorerInfo
+from assay.serving.scorer_host import BatchResult, ScorerHost, make_hosts
 from assay.serving.settings import ServeConfig
 from assay.serving.warm_up import warm_up_sample
 from assay.tasks import OutcomeTask
@@ -45,13 +47,14 @@ class ScoringService:
     def __init__(self, scorers: Sequence[Scorer], config: ServeConfig, metrics: Metrics | None = None) -> None:
         self.metrics = metrics or Metrics()
         self._shares = ClientShares(config.client_limits)
-        self._hosts = _hosts(scorers, config)
+        self._hosts = make_hosts(scorers, config)
         self.recent = Recent(list(self._hosts))
         self.calls_in_flight = 0
         self.admission = Admission(Load(config.max_queued_items, config.max_queued_pixels, config.max_bytes_in_flight))
         self._decoder = ImageDecoder(config.decode_threads)
         self._model_thread = ModelThread()
-        self._batcher = Batcher(list(self._hosts.values()), self._model_thread, self.metrics)
+        self.cache = OutcomeCache(config.max_cache_bytes, self.metrics)
+        self._batcher = Batcher(list(self._hosts.values()), self._model_thread, self.metrics, self.cache)
         self.is_draining = False
         self._batching = asyncio.create_task(self._batcher.run())
 
@@ -130,7 +133,7 @@ class ScoringService:
                 with span("decode"):
                     arrays = await self._arrays(host, images, ticket, deadline_s)
                 decode_ns = time.perf_counter_ns() - started_ns
-                outcomes, scored = await self._outcomes(host, request, arrays, deadline_s)
+                outcomes, scored = await self._outcomes(host, request, arrays, ticket, deadline_s)
             finally:
                 ticket.release()
                 self._show_load()
@@ -170,15 +173,8 @@ class ScoringService:
         measured = await self._decoder.measure(images, limits)
         pixels = [size for size in measured if not isinstance(size, Failed)]
         ticket.add_pixels(sum(pixels), lambda: self._retry_after_s(host))
-        eta_s = self._batcher.eta_s(host, len(pixels), sum(pixels))
-        remaining_s = deadline_s - time.monotonic()
-        if eta_s > remaining_s:
-            raise Rejection(
-                "DEADLINE_EXCEEDED",
-                "DEADLINE_TOO_SHORT",
-                f"scoring would take about {eta_s:.2f} s, the deadline is in {remaining_s:.2f} s",
-                {"eta_s": f"{eta_s:.3f}", "remaining_s": f"{remaining_s:.3f}"},
-            )
+        if not host.keeps_scores:
+            self._check_deadline(host, len(pixels), sum(pixels), deadline_s)
         sound = [size if isinstance(size, Failed) else item for size, item in zip(measured, images, strict=True)]
         return await self._decoder.decode(sound, limits)
 
@@ -187,15 +183,50 @@ class ScoringService:
         host: ScorerHost,
         request: pb.ScoreRequest,
         arrays: list[tuple[RgbArray, ...] | Failed],
+        ticket: Ticket,
         deadline_s: float,
     ) -> tuple[list[Outcome], list[BatchResult]]:
-        """An outcome for every item; those that can be scored go through the queue."""
+        """An outcome for every item; those that can be scored, and whose score is not known, go through the queue."""
         made = [_sample(item, item_arrays, host.info) for item, item_arrays in zip(request.items, arrays, strict=True)]
         samples = [sample for sample in made if isinstance(sample, Sample)]
+        keys: list[bytes | None] = [None] * len(samples)
+        if host.keeps_scores:
+            with span("look up"):
+                keys = await self._decoder.run(lambda: [key_of(sample, host.info) for sample in samples])
+            self._count_known_out(host, samples, keys, ticket, deadline_s)
         priority = request.priority or pb.PRIORITY_TRAINING
-        results = await self._batcher.score(host, samples, priority, deadline_s) if samples else []
+        results = await self._batcher.score(host, samples, keys, priority, deadline_s) if samples else []
         scored = iter(results)
         return [next(scored).outcome if isinstance(entry, Sample) else entry for entry in made], results
+
+    def _count_known_out(
+        self,
+        host: ScorerHost,
+        samples: list[Sample],
+        keys: list[bytes | None],
+        ticket: Ticket,
+        deadline_s: float,
+    ) -> None:
+        """Items whose score is known are no work: neither do they fill the queue, nor can they be late."""
+        pixels = [count_pixels(sample) for sample in samples]
+        known = [size for size, key in zip(pixels, keys, strict=True) if key in self.cache]
+        ticket.give_back(Load(items=len(known), pixels=sum(known)))
+        self._show_load()
+        new = Load(items=len(pixels) - len(known), pixels=sum(pixels) - sum(known))
+        if new.items:
+            self._check_deadline(host, new.items, new.pixels, deadline_s)
+
+    def _check_deadline(self, host: ScorerHost, items: int, pixels: int, deadline_s: float) -> None:
+        """Raises: Rejection: DEADLINE_TOO_SHORT: the queue, and these items in it, would take longer."""
+        eta_s = self._batcher.eta_s(host, items, pixels)
+        remaining_s = deadline_s - time.monotonic()
+        if eta_s > remaining_s:
+            raise Rejection(
+                "DEADLINE_EXCEEDED",
+                "DEADLINE_TOO_SHORT",
+                f"scoring would take about {eta_s:.2f} s, the deadline is in {remaining_s:.2f} s",
+                {"eta_s": f"{eta_s:.3f}", "remaining_s": f"{remaining_s:.3f}"},
+            )
 
     def _response(
         self, host: ScorerHost, request: pb.ScoreRequest, outcomes: list[Outcome], timing: pb.Timing
@@ -242,18 +273,6 @@ class ScoringService:
         self.metrics.held.labels("image_bytes").set(held.image_bytes)
 
 
-def _hosts(scorers: Sequence[Scorer], config: ServeConfig) -> dict[str, ScorerHost]:
-    hosts: dict[str, ScorerHost] = {}
-    for scorer in scorers:
-        info = scorer.info
-        if info.name in hosts:
-            raise ConfigError(f"two scorers are named {info.name!r}", reason="SCORER_NAME_TAKEN")
-        hosts[info.name] = ScorerHost(scorer, info, config.max_batch_pixels, config.max_batch_items)
-    if not hosts:
-        raise ConfigError("there is no scorer to serve", reason="NO_SCORERS")
-    return hosts
-
-
 def _check_size(images: Sequence[Images | Failed], info: ScorerInfo) -> int:
     """Image bytes of a call. Raises: Rejection: it exceeds the scorer's limits, or is empty."""
     limits = info.limits
@@ -297,6 +316,7 @@ def _timing(results: Sequence[BatchResult], decode_ns: int, started_ns: int) -> 
         infer_ns=max((result.infer_ns for result in results), default=0),
         total_ns=time.perf_counter_ns() - started_ns,
         batch_items=max((result.batch_items for result in results), default=0),
+        spared_items=sum(result.spared for result in results),
     )
 
 

@@ -53,6 +53,9 @@ class ServeConfig(ConfigModel):
     max_message_bytes: int | None = Field(
         default=None, ge=1, description="per call; null takes the largest scorer limit"
     )
+    max_cache_bytes: int = Field(
+        default=0, ge=0, description="scores kept for items that come again, of deterministic scorers; 0 keeps none"
+    )
     client_limits: ClientLimits = Field(default_factory=ClientLimits, description="what one client may take")
     decode_threads: int = Field(default=4, ge=1, le=64)
 

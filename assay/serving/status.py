@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Counter, Histogram
 
-from assay.serving.batcher import ScorerHost
+from assay.serving.scorer_host import ScorerHost
 
 if TYPE_CHECKING:
     from assay.serving.service import ScoringService
@@ -27,6 +27,11 @@ def status_of(service: "ScoringService") -> dict[str, Any]:
             for name in ("items", "pixels", "image_bytes")
         },
         "calls_in_flight": service.calls_in_flight,
+        "cache": {
+            "scores": len(service.cache),
+            "bytes": {"now": service.cache.bytes, "limit": service.cache.max_bytes},
+            "items": _counted(metrics.cache_items),
+        },
         "scorers": [_scorer(service, host) for host in service.hosts],
         "calls": _counted(metrics.calls),
         "items": _counted(metrics.items),

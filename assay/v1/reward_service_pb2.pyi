@@ -256,18 +256,20 @@ class Point(_message.Message):
     def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ...) -> None: ...
 
 class Timing(_message.Message):
-    __slots__ = ("queue_ns", "decode_ns", "infer_ns", "total_ns", "batch_items")
+    __slots__ = ("queue_ns", "decode_ns", "infer_ns", "total_ns", "batch_items", "spared_items")
     QUEUE_NS_FIELD_NUMBER: _ClassVar[int]
     DECODE_NS_FIELD_NUMBER: _ClassVar[int]
     INFER_NS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_NS_FIELD_NUMBER: _ClassVar[int]
     BATCH_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    SPARED_ITEMS_FIELD_NUMBER: _ClassVar[int]
     queue_ns: int
     decode_ns: int
     infer_ns: int
     total_ns: int
     batch_items: int
-    def __init__(self, queue_ns: _Optional[int] = ..., decode_ns: _Optional[int] = ..., infer_ns: _Optional[int] = ..., total_ns: _Optional[int] = ..., batch_items: _Optional[int] = ...) -> None: ...
+    spared_items: int
+    def __init__(self, queue_ns: _Optional[int] = ..., decode_ns: _Optional[int] = ..., infer_ns: _Optional[int] = ..., total_ns: _Optional[int] = ..., batch_items: _Optional[int] = ..., spared_items: _Optional[int] = ...) -> None: ...
 
 class ListScorersRequest(_message.Message):
     __slots__ = ()

@@ -25,9 +25,10 @@ class MeanScorer:
         tasks: tuple[str, ...] = (),
         limits: Limits | None = None,
         fits_items: int = 1000,
+        deterministic: bool = True,
     ) -> None:
         limits = limits or Limits()
-        self.info = ScorerInfo(name, fingerprint, (0.0, 1.0), True, tasks, limits)
+        self.info = ScorerInfo(name, fingerprint, (0.0, 1.0), deterministic, tasks, limits)
         self.fits_items = fits_items
         self.gate = threading.Event()
         self.batches: list[list[str]] = []

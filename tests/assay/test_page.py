@@ -1,5 +1,6 @@
 """The pages at `/` and `/status`, in a real browser, in front of a real server."""
 
+import base64
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -263,6 +264,18 @@ def test_the_status_page_shows_what_happens(open_page: Callable[..., Any], serve
     assert "secret" not in page.content()
     assert "IMAGE_UNDECODABLE" in page.locator("#refused").inner_text()
     assert page.locator("#summary .state").inner_text() == "ready"
+
+
+def test_kept_scores_are_told(browser: Any) -> None:
+    with serve_in_background([MeanScorer()], http_port=0, max_cache_bytes=10_000) as server:
+        item = {"images": [{"format": "png", "data": base64.b64encode(encode(grey(9), "PNG")).decode()}]}
+        for _ in range(2):
+            answer = httpx.post(f"{server.http_url}/v1/score", json={"scorer": "mean", "items": [item]}).json()
+        assert answer["timing"]["spared_items"] == 1
+        page = browser.new_page()
+        page.goto(f"{server.http_url}/status")
+        page.wait_for_selector(".tile:has-text('Scores kept') >> text=1")
+        page.close()
 
 
 def contrast(one: str, other: str) -> float:

@@ -78,10 +78,10 @@ def test_the_commands_of_the_security_page_make_a_service_that_only_friends_can_
         assert "token" in stranger.stderr
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_the_commands_of_the_observability_page_serve(home: Path, number: int) -> None:
     served_by = commands("observability.md")
-    assert len(served_by) == 2
+    assert len(served_by) == 3
     with served(served_by[number], home) as (port, process):
         score = f".venv/bin/assay score docs/three_apples.png --class apple --count 3 --target localhost:{port}"
         assert run(score, home).returncode == 0
@@ -91,7 +91,7 @@ def test_the_commands_of_the_observability_page_serve(home: Path, number: int) -
     if number == 0:
         lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
         assert any("stopping" in line["message"] for line in lines)
-    else:
+    elif number == 2:
         assert '"name": "model"' in log
         assert '"name": "assay.v1.RewardService/Score"' in log
 

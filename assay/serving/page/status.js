@@ -24,12 +24,13 @@ function tile(title, content, part = null) {
   return element("div", { class: "tile panel" }, element("h2", {}, title), element("p", { class: "value" }, content), meter);
 }
 
-function heldTiles({ held, calls_in_flight: calls, scorers }) {
+function heldTiles({ held, cache, calls_in_flight: calls, scorers }) {
   const rate = scorers.reduce((sum, scorer) => sum + scorer.items_per_second, 0);
   return [
     tile("Items per second", rate.toFixed(1)),
     tile("Calls in flight", figure(calls)),
     ...Object.entries(held).map(([name, { now, limit }]) => tile(TITLES[name] ?? name, figure(now), now / limit)),
+    cache.bytes.limit ? tile("Scores kept", figure(cache.scores), cache.bytes.now / cache.bytes.limit) : "",
   ];
 }
 
