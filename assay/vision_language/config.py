@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from assay.config import ConfigModel
 
@@ -20,6 +20,20 @@ _FIELDS_OF_THE_REQUEST = (
     "temperature",
     "top_p",
 )
+
+
+def _tell_weights_apart(weights: str) -> str:
+    if weights.strip().lower() in ("", "unknown"):
+        raise ValueError(
+            "the server does not tell which weights it runs, and without that a change of them would go unnoticed; "
+            "allowed: what changes with them, e.g. their commit on the hub, which the server must be started with, or "
+            "a dated snapshot's name"
+        )
+    return weights
+
+
+#: What a server runs, in words that the fingerprint covers. Must be given, and the error says what.
+ServedWeights = Annotated[str, AfterValidator(_tell_weights_apart), Field(default="", validate_default=True)]
 
 
 class TransformersBlock(ConfigModel):
@@ -54,7 +68,7 @@ class OpenAiBlock(ConfigModel):
     Args:
         base_url: up to and with `/v1`.
         model: name of the model there.
-        weights: what is known of its weights, e.g. a commit: the server does not tell, and the fingerprint needs it.
+        weights: what it runs, e.g. a commit: the server does not tell, and the fingerprint needs it.
         api_key_env, api_key_file: where the key is; it never stands in a configuration.
         top_logprobs: how many tokens are asked for at the place of an answer of yes or no.
         max_concurrency: requests in flight.
@@ -67,7 +81,7 @@ class OpenAiBlock(ConfigModel):
     name: Literal["openai"]
     base_url: Annotated[str, Field(pattern="^https?://")]
     model: str
-    weights: str = "unknown"
+    weights: ServedWeights
     api_key_env: str | None = None
     api_key_file: Path | None = None
     top_logprobs: Annotated[int, Field(ge=2, le=20)] = 20

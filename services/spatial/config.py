@@ -12,6 +12,7 @@ from assay.vision_language.config import (
     OpenAiBlock,
     PositiveCount,
     PositiveSeconds,
+    ServedWeights,
     TransformersBlock,
 )
 from services.geneval.config import DetectorBlock, Share
@@ -25,7 +26,7 @@ class RoboReferBlock(ConfigModel):
 
     Args:
         base_url: up to the path, e.g. http://localhost:25547.
-        weights: what is known of its weights: the server does not tell, and the fingerprint needs it.
+        weights: what it runs, e.g. a commit: the server does not tell, and the fingerprint needs it.
         max_concurrency: requests in flight.
         deadline_s: seconds for one question, all attempts together.
         max_attempts: at one request; only lost connections, 429 and 503 are tried again.
@@ -33,7 +34,7 @@ class RoboReferBlock(ConfigModel):
 
     name: Literal["roborefer"]
     base_url: Annotated[str, Field(pattern="^https?://")]
-    weights: str = "unknown"
+    weights: ServedWeights
     max_concurrency: PositiveCount = 4
     deadline_s: PositiveSeconds = 60.0
     max_attempts: PositiveCount = 4

@@ -144,7 +144,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_plans_are_read_and_drawn(server: ChatServer, questions: Path, tmp_path: Path) -> None:
-    openai = {"name": "openai", "base_url": server.base_url, "model": "org/Planner-4B"}
+    openai = {"name": "openai", "base_url": server.base_url, "weights": "a", "model": "org/Planner-4B"}
     assert plan(None, settings(questions, openai)) == 0
     folder = tmp_path / "planned/Planner-4B"
     assert [row["instructions"] for row in rows(folder)] == [
@@ -176,7 +176,7 @@ def test_plans_are_read_and_drawn(server: ChatServer, questions: Path, tmp_path:
 def test_another_folder_of_questions_takes_nothing_from_the_first(
     server: ChatServer, questions: Path, tmp_path: Path
 ) -> None:
-    openai = {"name": "openai", "base_url": server.base_url, "model": "m"}
+    openai = {"name": "openai", "base_url": server.base_url, "weights": "a", "model": "m"}
     assert plan(None, settings(questions, openai)) == 0
     others = tmp_path / "halls"
     shutil.copytree(questions, others)
@@ -186,7 +186,7 @@ def test_another_folder_of_questions_takes_nothing_from_the_first(
 
 
 def test_what_fails_fails_alone_and_is_asked_again(server: ChatServer, questions: Path, tmp_path: Path) -> None:
-    openai = {"name": "openai", "base_url": server.base_url, "model": "m", "max_attempts": 1}
+    openai = {"name": "openai", "base_url": server.base_url, "weights": "a", "model": "m", "max_attempts": 1}
     (questions / "images/3a.png").unlink()
     server.refuses = True
     assert plan(None, settings(questions, openai)) == 1

@@ -48,7 +48,7 @@ def _config(folder: Path | str = "x", **changes: Any) -> dict[str, Any]:
 
 
 def _openai(**changes: Any) -> dict[str, Any]:
-    return {"name": "openai", "base_url": "http://x/v1", "model": "y", **changes}
+    return {"name": "openai", "base_url": "http://x/v1", "model": "y", "weights": "z", **changes}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -60,7 +60,7 @@ def test_shipped_configurations_are_valid(path: Path) -> None:
     assert config.judges == (path.stem != "spatial_roborefer")
 
 
-ROBOREFER = {"name": "roborefer", "base_url": "http://x"}
+ROBOREFER = {"name": "roborefer", "base_url": "http://x", "weights": "2B-SFT"}
 POINTING_ONLY = ["correspondence"]
 
 
@@ -85,6 +85,10 @@ POINTING_ONLY = ["correspondence"]
         (
             {"relation": {"detector": {"detector": {"backend": "mmdet", "model": "x"}}}},
             "detector.backend = 'mmdet' needs an environment of its own",
+        ),
+        (
+            {"backend": {"name": "roborefer", "base_url": "http://x"}},
+            "backend.weights = '': Value error, the server does not tell which weights it runs",
         ),
         ({"backend": ROBOREFER}, "scorers: relation does not go with backend.name = 'roborefer'"),
         (
@@ -229,7 +233,7 @@ def test_the_mask_and_the_relation_are_flags_of_the_score_command(
         return int(caught.value.code or 0)
 
     pointing = {"scorers": ["correspondence", "difference"], "pointing": {"family": "roborefer"}}
-    scorers = build_scorers({**pointing, "backend": {"name": "roborefer", "base_url": roborefer.base_url}})
+    scorers = build_scorers({**pointing, "backend": ROBOREFER | {"base_url": roborefer.base_url}})
     with serve_in_background(
         [*build_scorers(_config(judge_folder, scorers=["relation"], pointing=None)), *scorers]
     ) as server:

@@ -37,8 +37,8 @@ def server(served: OpenAiServer) -> OpenAiServer:
 
 
 def _config(server: OpenAiServer, **backend: Any) -> dict[str, Any]:
-    block = {"name": "openai", "base_url": server.base_url, "model": "tiny", "deadline_s": 30, **backend}
-    return {"backend": block}
+    block = {"name": "openai", "base_url": server.base_url, "model": "tiny", "weights": "a", "deadline_s": 30}
+    return {"backend": block | backend}
 
 
 def _scorers(config: dict[str, Any]) -> dict[str, Scorer]:
@@ -156,7 +156,7 @@ def test_a_server_that_is_none_is_refused_at_the_start(server: OpenAiServer, fau
 
 
 def test_a_server_that_is_not_there_is_named() -> None:
-    backend = {"name": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "x", "max_attempts": 2}
+    backend = {"name": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "x", "weights": "a", "max_attempts": 2}
     with pytest.raises(ConfigError, match=r"http://127\.0\.0\.1:9/v1.* could not be reached: ConnectError, 2 times"):
         build_scorers({"backend": backend})
 

@@ -29,6 +29,7 @@ from services.verifier.config import read_config
 from services.verifier.service import build_scorers
 
 ROOT = Path(__file__).parents[2]
+SERVED = {"name": "openai", "base_url": "http://x", "model": "y", "weights": "z"}
 CONFIGS = sorted((ROOT / "configs" / "services").glob("verifier*.yaml"))
 
 
@@ -75,6 +76,14 @@ def test_shipped_configurations_are_valid(path: Path) -> None:
         ({"backend": {"name": "transformers", "model": "x", "dtype": "int8"}}, "backend.dtype = 'int8'"),
         ({"backend": {"name": "transformers", "model": "x", "base_url": "y"}}, "unknown field backend.base_url"),
         ({"backend": {"name": "openai", "model": "x", "base_url": "judge:8000"}}, "backend.base_url = 'judge:8000'"),
+        (
+            {"backend": {"name": "openai", "base_url": "http://x", "model": "y"}},
+            "backend.weights = '': Value error, the server does not tell which weights it runs",
+        ),
+        (
+            {"backend": {"name": "openai", "base_url": "http://x", "model": "y", "weights": "Unknown"}},
+            "backend.weights = 'Unknown': Value error, the server does not tell which weights it runs",
+        ),
         ({"answers": {"affirmative": True}}, "answers.affirmative = True: Input should be a valid string"),
         ({"scorers": ["prm"]}, "scorers.0 = 'prm'"),
         ({"scorers": ["orm", "orm"]}, "names one twice"),
@@ -89,11 +98,11 @@ def test_shipped_configurations_are_valid(path: Path) -> None:
             "backend.max_images_per_pass does not go with protocol = 'sampled', which takes one image at a time",
         ),
         (
-            {"backend": {"name": "openai", "base_url": "http://x", "model": "y", "extra_body": {"temperature": 2}}},
+            {"backend": SERVED | {"extra_body": {"temperature": 2}}},
             "backend.extra_body = {'temperature': 2}: Value error, temperature is set by the service itself; allowed",
         ),
         (
-            {"protocol": "sampled", "backend": {"name": "openai", "base_url": "http://x", "model": "y"}},
+            {"protocol": "sampled", "backend": SERVED},
             "protocol = 'sampled' does not go with backend.name = 'openai'",
         ),
     ],

@@ -131,7 +131,7 @@ def server(writing_llava_folder: Path) -> Any:
 
 
 def _writer(server: OpenAiServer, **block: Any) -> OpenAiWriter:
-    given = {"name": "openai", "base_url": server.base_url, "model": "tiny", **block}
+    given = {"name": "openai", "base_url": server.base_url, "model": "tiny", "weights": "a", **block}
     return OpenAiWriter(ChatServer(OpenAiBlock.model_validate(given), "yes"))
 
 
