@@ -35,7 +35,7 @@ def _p(answers: Sequence[Answer]) -> float:
 
 def _sampled_outcome(answers: Sequence[Answer]) -> float:
     said = answers[0].components
-    return said["p_yes"] if said["said_yes"] or said["said_no"] else 0.0
+    return said["p_yes"] if said["valid"] else 0.0
 
 
 def _sampled_clarity(answers: Sequence[Answer]) -> float:
@@ -47,8 +47,7 @@ def _sampled_potential(answers: Sequence[Answer]) -> Mapping[str, float]:
     """`score` is the confidence in no, by which the reference ranks upwards: 1 if it was not asked, not clear."""
     is_clear = len(answers) == 2
     said = answers[-1].components
-    valid = said["said_yes"] or said["said_no"]
-    score = 1.0 if not is_clear else said["p_no"] if valid else INVALID_POTENTIAL
+    score = 1.0 if not is_clear else said["p_no"] if said["valid"] else INVALID_POTENTIAL
     return {
         "score": score,
         "is_clear": float(is_clear),

@@ -6,11 +6,14 @@ Facts of the reference, reproduced here one image at a time:
   (temperature, top-k, top-p), and confidences are of that distribution, too: with top-p 0.8 a yes of 0.8 or more
   becomes 1, and of several candidates at 1 the first wins. They are not renormalised over yes and no.
 - An answer is valid if the token, in lower case, is exactly the word; the confidence is of the word in lower case.
+- An answer that is not valid is a number all the same (see `readings.py`). Not so quietly here: its component `valid` is
+  0, and it is logged.
 - The follow-up question is asked unless the first answer was no, whatever else it was.
 
 Only the first token decides, so only one is generated where the reference goes on to a hundred.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +24,8 @@ from assay.vision_language.answers import Answer
 from assay.vision_language.inquiry import Inquiry
 from assay.vision_language.judge import Answers
 from assay.vision_language.vision_language_model import VisionLanguageModel
+
+logger = logging.getLogger("services.verifier")
 
 
 class SampledJudge:
@@ -39,6 +44,7 @@ class SampledJudge:
         self, vlm: VisionLanguageModel, yes: str, no: str, *, temperature: float = 1.0, max_new_tokens: int = 1
     ) -> None:
         self._vlm = vlm
+        self._num_answers = self._num_invalid = 0
         self._words = (yes, no)
         vocabulary = vlm.tokenizer.get_vocab()
         for field, word in (("answers.affirmative", yes), ("answers.negative", no)):
@@ -87,4 +93,20 @@ class SampledJudge:
         word = str(self._vlm.tokenizer.convert_ids_to_tokens(token)).lower()
         p_yes, p_no = float(probabilities[self._yes_id]), float(probabilities[self._no_id])
         said_yes, said_no = (float(word == one) for one in self._words)
-        return Answer(p_yes, word, {"p_yes": p_yes, "p_no": p_no, "said_yes": said_yes, "said_no": said_no})
+        valid = said_yes + said_no
+        self._count(word, is_valid=bool(valid))
+        components = {"p_yes": p_yes, "p_no": p_no, "said_yes": said_yes, "said_no": said_no, "valid": valid}
+        return Answer(p_yes, word, components)
+
+    def _count(self, word: str, *, is_valid: bool) -> None:
+        self._num_answers += 1
+        if not is_valid:
+            self._num_invalid += 1
+            logger.warning(
+                "the answer %r is neither %r nor %r, and is a number as the published protocol has it; "
+                "%d of %d answers so far",
+                word,
+                *self._words,
+                self._num_invalid,
+                self._num_answers,
+            )

@@ -96,6 +96,28 @@ def test_the_space_before_is_not_forgiven(vlm: VisionLanguageModel, monkeypatch:
     assert SAMPLED["parm-potential"].components(answers)["score"] == 50.0
 
 
+def test_an_answer_that_is_none_is_told_and_counted(
+    vlm: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The published protocol makes numbers of them; here nobody need take one for a judgement."""
+    judge = SampledJudge(vlm, "yes", "no")
+    _force(vlm, monkeypatch, {"yes": 0.5, "no": 0.5})
+    assert SAMPLED["orm"].components(_ask(judge, 1))["valid"] == 1.0
+    assert not caplog.records
+    monkeypatch.undo()
+    _force(vlm, monkeypatch, {"\u0120yes": 1.0})
+    answers = _ask(judge, 2)
+    for name, value in (("orm", 0.0), ("parm-clarity", 1.0)):
+        assert SAMPLED[name].value(answers[:1]) == value
+        assert SAMPLED[name].components(answers[:1])["valid"] == 0.0
+    components = SAMPLED["parm-potential"].components(answers)
+    assert (components["score"], components["clarity/valid"], components["valid"]) == (50.0, 0.0, 0.0)
+    assert [record.getMessage().rpartition("; ")[2] for record in caplog.records] == [
+        "1 of 2 answers so far",
+        "2 of 3 answers so far",
+    ]
+
+
 def test_the_follow_up_is_asked_unless_the_answer_was_no(
     vlm: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,8 +136,8 @@ def test_words_that_are_no_tokens_are_refused(vlm: VisionLanguageModel) -> None:
 
 
 def _said(word: str, p_yes: float, p_no: float) -> Answer:
-    components = {"p_yes": p_yes, "p_no": p_no, "said_yes": float(word == "yes"), "said_no": float(word == "no")}
-    return Answer(p_yes, word, components)
+    said = {"said_yes": float(word == "yes"), "said_no": float(word == "no"), "valid": float(word in ("yes", "no"))}
+    return Answer(p_yes, word, {"p_yes": p_yes, "p_no": p_no, **said})
 
 
 YES, NO, ODD = _said("yes", 0.7, 0.2), _said("no", 0.6, 0.3), _said("maybe", 0.4, 0.1)
