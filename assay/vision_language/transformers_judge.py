@@ -8,7 +8,6 @@ length, is tried when the judge is made; where the numbers would differ, it goes
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,8 @@ from torch import Tensor
 from assay.answer_tokens import AnswerTokens
 from assay.questions import IMAGE
 from assay.serving.model_files import ModelLoadError
-from assay.vision_language.answers import Answer, answer_from_logits
+from assay.vision_language.answer_pass import forward_to_answer, read_answers
+from assay.vision_language.answers import Answer
 from assay.vision_language.inquiry import Inquiry
 from assay.vision_language.judge import Answers
 from assay.vision_language.passes import passes
@@ -70,21 +70,21 @@ class TransformersJudge:
 
     @torch.inference_mode()
     def _ask_together(self, inquiries: Sequence[Inquiry], share: bool) -> list[tuple[Answer, ...]]:
-        num_turns = len(inquiries[0].turns)
+        model, num_turns = self._vlm.model, len(inquiries[0].turns)
         inputs = self._vlm.inputs_of(inquiries, 1)
-        outputs = self._forward(inputs, use_cache=share and num_turns > 1)
-        answers = [self._read(outputs.logits[:, -1])]
+        outputs = forward_to_answer(model, inputs, use_cache=share and num_turns > 1)
+        answers = [self._read(outputs.logits)]
         mask = inputs["attention_mask"]
         for turn in range(2, num_turns + 1):
             added = self._added(inquiries, turn) if share else None
             if added is None:
                 share = False
-                outputs = self._forward(self._vlm.inputs_of(inquiries, turn), use_cache=False)
+                outputs = forward_to_answer(model, self._vlm.inputs_of(inquiries, turn), use_cache=False)
             else:
                 mask = torch.cat([mask, added["attention_mask"]], dim=1)
                 further = {"input_ids": added["input_ids"], "attention_mask": mask}
-                outputs = self._forward(further, use_cache=True, past_key_values=outputs.past_key_values)
-            answers.append(self._read(outputs.logits[:, -1]))
+                outputs = forward_to_answer(model, further, use_cache=True, past_key_values=outputs.past_key_values)
+            answers.append(self._read(outputs.logits))
         return list(zip(*answers, strict=True))
 
     def _added(self, inquiries: Sequence[Inquiry], turn: int) -> dict[str, Tensor] | None:
@@ -102,26 +102,8 @@ class TransformersJudge:
         padded = self._vlm.tokenizer.pad({"input_ids": added}, padding=True, return_tensors="pt")
         return dict(padded.to(self._vlm.model.device))
 
-    def _forward(self, inputs: dict[str, Tensor], **options: Any) -> Any:
-        """One pass; of the logits, (batch, 1, vocabulary), only those at the last place are computed."""
-        model, input_ids = self._vlm.model, inputs["input_ids"]
-        # What `generate` calls: positions count from the first token that is not padding, and where a class has
-        # positions in space (Qwen's), it makes them here.
-        positions = model._prepare_position_ids_for_generation(input_ids, {**inputs, **options})
-        return model(**inputs, **options, position_ids=positions[..., -input_ids.shape[1] :], logits_to_keep=1)
-
     def _read(self, logits: Tensor) -> list[Answer]:
-        """Answers of a batch from (batch, vocabulary) logits."""
-        logits = logits.float()
-        yes, no = logits[:, list(self._tokens.yes)].tolist(), logits[:, list(self._tokens.no)].tolist()
-        normalizers, top = torch.logsumexp(logits, dim=-1).tolist(), logits.argmax(dim=-1).tolist()
-        spelling = {*self._tokens.yes, *self._tokens.no}
-        return [
-            answer_from_logits(
-                one_yes, one_no, normalizer, self._vlm.tokenizer.decode([token]).strip(), token in spelling
-            )
-            for one_yes, one_no, normalizer, token in zip(yes, no, normalizers, top, strict=True)
-        ]
+        return read_answers(logits, self._tokens, self._vlm.tokenizer)
 
     def _try_out(self) -> None:
         """Compare the short ways with the long one, on two images and conversations of unequal length."""

@@ -14,9 +14,10 @@ from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 
 from assay.serving.model_files import ModelLoadError, digest_model, load_complete, locate_model
+from assay.vision_language.chat_processor import ChatProcessor, load_processor
 from assay.vision_language.inquiry import Inquiry
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -34,18 +35,13 @@ class VisionLanguageModel:
     """
 
     def __init__(self, model: Any, processor: Any, affirmation: str, fingerprint_parts: dict[str, str]) -> None:
-        if not processor.chat_template:
-            raise ModelLoadError(
-                "the model's processor has no chat template; name a file with one as backend.chat_template"
-            )
+        self._chat = ChatProcessor(processor)
         self.model = model
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.fingerprint_parts = {**fingerprint_parts, "chat_template": processor.chat_template}
         self._affirmation = affirmation
         self.tokenizer.padding_side = "left"
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token  # masked, so which token it is changes nothing
 
     @classmethod
     def load(
@@ -88,7 +84,7 @@ class VisionLanguageModel:
             adapter_folder = locate_model(adapter)
             model = _with_adapter(model, adapter_folder)
             parts["adapter"] = digest_model(adapter_folder)
-        processor = _load_processor(folder)
+        processor = load_processor(folder)
         if chat_template is not None:
             processor.chat_template = _read(chat_template)
         return cls(model, processor, affirmation, parts)
@@ -102,11 +98,11 @@ class VisionLanguageModel:
     def conversation(self, inquiry: Inquiry, num_turns: int) -> str:
         """The text up to the answer to turn `num_turns`, with a mark where each image goes."""
         messages = inquiry.messages([_IMAGE_PART] * len(inquiry.images), self._affirmation, num_turns)
-        return str(self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+        return self._chat.text(messages, begins_answer=True)
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a conversation, each image being one."""
-        return list(self.tokenizer(text, add_special_tokens=self._adds_special_tokens(text))["input_ids"])
+        return self._chat.tokenize(text)
 
     def inputs_of(self, inquiries: Sequence[Inquiry], num_turns: int) -> dict[str, torch.Tensor]:
         """What the model's `forward` takes for the conversations up to the answer to turn `num_turns`."""
@@ -115,13 +111,7 @@ class VisionLanguageModel:
 
     def inputs(self, texts: Sequence[str], images: Sequence[Sequence[NDArray[Any]]]) -> dict[str, torch.Tensor]:
         """What the model's `forward` takes for conversations about some images each, padded on the left."""
-        batch = self.processor(
-            text=list(texts),
-            images=[[Image.fromarray(image) for image in several] for several in images],
-            padding=True,
-            add_special_tokens=self._adds_special_tokens(texts[0]),
-            return_tensors="pt",
-        )
+        batch = self._chat.inputs(texts, [[Image.fromarray(image) for image in several] for several in images])
         return dict(batch.to(self.model.device, self.model.dtype))
 
     def special_text(self, text: str) -> str | None:
@@ -137,19 +127,6 @@ class VisionLanguageModel:
         _, rows, columns = made["image_grid_thw"][0].tolist()
         patch = self.processor.image_processor.patch_size
         return columns * patch, rows * patch
-
-    def _adds_special_tokens(self, text: str) -> bool:
-        """A chat template may have written the token that begins a text, and it must not stand there twice."""
-        return self.tokenizer.bos_token is None or not text.startswith(self.tokenizer.bos_token)
-
-
-def _load_processor(folder: Path) -> Any:
-    try:
-        return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, AttributeError) as problem:
-        # Those that also take videos do not load without it, and not every class says so.
-        said = " ".join(str(problem).split())
-        raise ModelLoadError(f"{folder}: no usable processor (some need torchvision): {said}") from problem
 
 
 def _with_adapter(model: Any, folder: Path) -> Any:

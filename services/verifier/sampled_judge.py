@@ -6,8 +6,8 @@ Facts of the reference, reproduced here one image at a time:
   (temperature, top-k, top-p), and confidences are of that distribution, too: with top-p 0.8 a yes of 0.8 or more
   becomes 1, and of several candidates at 1 the first wins. They are not renormalised over yes and no.
 - An answer is valid if the token, in lower case, is exactly the word; the confidence is of the word in lower case.
-- An answer that is not valid is a number all the same (see `readings.py`). Not so quietly here: its component `valid` is
-  0, and it is logged.
+- An answer that is not valid is a number all the same (see `readings.py`). Not so quietly here: its component `valid`
+  is 0, and it is logged.
 - The follow-up question is asked unless the first answer was no, whatever else it was.
 
 Only the first token decides, so only one is generated where the reference goes on to a hundred.

@@ -4,13 +4,13 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 
 from assay.errors import ConfigError
 from assay.serving.model_files import load_complete, locate_model
+from assay.vision_language.chat_processor import load_processor
+from assay.vision_language.vision_language_model import DTYPES
 from trainer.vlm.config import FineTuningConfig
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_model(config: FineTuningConfig) -> tuple[Any, Any]:
@@ -18,9 +18,9 @@ def load_model(config: FineTuningConfig) -> tuple[Any, Any]:
 
     Raises:
         ModelLoadError: it cannot be found, or not be loaded completely.
-        ConfigError: its processor cannot be loaded.
     """
-    folder, processor = locate_model(config.model, config.revision), load_processor(config)
+    folder = locate_model(config.model, config.revision)
+    processor = load_processor(folder)
     dtype = DTYPES[config.dtype] if config.lora is not None else torch.float32
     model = load_complete(AutoModelForImageTextToText, folder, "cpu", dtype=dtype, attention=config.attention)
     model.requires_grad_(True)
@@ -29,22 +29,6 @@ def load_model(config: FineTuningConfig) -> tuple[Any, Any]:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not is_within(tower, name))
     return model, processor
-
-
-def load_processor(config: FineTuningConfig) -> Any:
-    """The model's processor.
-
-    Raises:
-        ModelLoadError: the model cannot be found.
-        ConfigError: it cannot be loaded.
-    """
-    folder = locate_model(config.model, config.revision)
-    try:
-        return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, AttributeError) as problem:
-        # Those that also take videos do not load without it, and not every class says so.
-        said = " ".join(str(problem).split())
-        raise ConfigError(f"model = {config.model}: no usable processor (some need torchvision): {said}") from problem
 
 
 def vision_tower(model: Any) -> str:

@@ -7,9 +7,10 @@ from assay.config import load_config
 from assay.errors import ConfigError
 from assay.questions import IMAGE
 from assay.serve_command import find_in_repository
+from assay.serving.model_files import locate_model
+from assay.vision_language.chat_processor import load_processor
 from trainer.vlm.collator import IGNORED, AnswerCollator
 from trainer.vlm.config import FineTuningConfig
-from trainer.vlm.loading import load_processor
 from trainer.vlm.mixture import read_mixture
 from trainer.vlm.rendering import Renderer
 
@@ -19,12 +20,13 @@ def check_one_batch(config: Path | None, overrides: Sequence[str]) -> int:
 
     Raises:
         ConfigError: settings or data are wrong, or the processor does not give each image its place in the text.
+        ModelLoadError: the model cannot be found, or it has no usable processor.
     """
     settings = load_config(
         FineTuningConfig, config or find_in_repository("configs/train/miniature_spatial.yaml"), overrides
     )
     conversations = read_mixture(settings.data, settings.seed)
-    processor = load_processor(settings)
+    processor = load_processor(locate_model(settings.model, settings.revision))
     number = min(settings.batch_size, len(conversations))
     batch = AnswerCollator(conversations, Renderer(processor))([{"index": index} for index in range(number)])
     shown = [len(conversation.images) for conversation in conversations[:number]]

@@ -1,8 +1,5 @@
-"""Held-out yes/no questions, asked as the verifier service asks them.
-
-One forward pass over the text before the answer, padded on the left, and of the logits at its end
-
-    margin = logsumexp(tokens that spell yes) - logsumexp(tokens that spell no),    p = sigmoid(margin)
+"""Held-out yes/no questions, asked as the verifier service asks them: by the same code, one forward pass over the text
+before the answer, padded on the left, whose margin is `assay.vision_language.answers`'.
 
 Later turns are asked with the labels of the turns before: of a verifier's, that is yes, as in the service.
 """
@@ -17,6 +14,8 @@ from accelerate import Accelerator
 
 from assay.answer_tokens import find_answer_tokens
 from assay.errors import ConfigError
+from assay.vision_language.answer_pass import forward_to_answer, read_answers
+from assay.vision_language.answers import probability
 from trainer.vlm.agreement import agreement, area_under_curve
 from trainer.vlm.conversations import Conversation
 from trainer.vlm.rendering import Renderer
@@ -54,7 +53,7 @@ class Answered:
 
     @property
     def p(self) -> float:
-        return float(torch.sigmoid(torch.tensor(self.margin, dtype=torch.float64)))
+        return probability(self.margin)
 
 
 def questions_of(conversations: Sequence[Conversation], renderer: Renderer) -> list[Question]:
@@ -101,8 +100,8 @@ class YesNoQuestions:
     ) -> None:
         self._questions = questions_of(conversations, renderer)
         self._renderer, self._batch_size = renderer, batch_size
-        tokens = find_answer_tokens(processor.tokenizer, "yes", "no", "any")
-        self._yes, self._no = list(tokens.yes), list(tokens.no)
+        self._tokenizer = processor.tokenizer
+        self._tokens = find_answer_tokens(self._tokenizer, "yes", "no", "any")
 
     @torch.no_grad()
     def evaluate(self, model: Any, accelerator: Accelerator) -> Evaluation | None:
@@ -120,13 +119,9 @@ class YesNoQuestions:
         inputs = self._renderer.inputs(
             [question.text for question in questions], [question.images for question in questions], side="left"
         )
-        inputs = dict(inputs.to(accelerator.device, model.dtype))
-        length = inputs["input_ids"].shape[1]
-        # As `generate` has them, and with it the service: they count from the first token that is not padding.
-        positions = model._prepare_position_ids_for_generation(inputs["input_ids"], dict(inputs))
-        logits = model(**inputs, position_ids=positions[..., -length:], logits_to_keep=1).logits[:, -1].float()
-        margins = torch.logsumexp(logits[:, self._yes], -1) - torch.logsumexp(logits[:, self._no], -1)
-        return [float(margin) for margin in margins.tolist()]
+        outputs = forward_to_answer(model, dict(inputs.to(accelerator.device, model.dtype)))
+        answers = read_answers(outputs.logits, self._tokens, self._tokenizer)
+        return [answer.components["margin"] for answer in answers]
 
 
 def summarize(answers: Sequence[Answered]) -> dict[str, dict[str, float | int | None]]:

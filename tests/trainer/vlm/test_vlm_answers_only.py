@@ -11,6 +11,7 @@ from tiny_verifier import PROMPT, QUESTIONS, outcome, progress, save_picture, sa
 from transformers import AutoProcessor
 
 from assay.errors import ConfigError
+from assay.serving.model_files import ModelLoadError
 from assay.vision_language.inquiry import Inquiry
 from assay.vision_language.vision_language_model import VisionLanguageModel
 from trainer.vlm.collator import IGNORED, AnswerCollator, moved
@@ -97,5 +98,5 @@ def test_templates_that_rewrite_earlier_turns_are_refused(tiny_base: Path, conve
     with pytest.raises(ConfigError, match=r"does not leave earlier turns as they were .conversation 'long', answer 0"):
         renderer.with_answers(conversations[1])
     processor.chat_template = None
-    with pytest.raises(ConfigError, match="no chat template"):
+    with pytest.raises(ModelLoadError, match="no chat template"):
         Renderer(processor)
