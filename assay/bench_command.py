@@ -39,6 +39,8 @@ def bench(
     seed: Annotated[int, typer.Option(help="Of the random moments.")] = 0,
     token: Annotated[str | None, typer.Option(envvar="ASSAY_TOKEN", help="Bearer token.")] = None,
     tls_ca: Annotated[Path | None, typer.Option(help="PEM file of the authority; switches TLS on.")] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file: one's own certificate.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file: the key that goes with it.")] = None,
     output: Annotated[list[Path] | None, typer.Option(help="Write NAME.csv or NAME.json; may be given again.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

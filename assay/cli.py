@@ -72,6 +72,8 @@ def score(
     target: Annotated[str, typer.Option(help="Address of the service.")] = "localhost:50051",
     token: Annotated[str | None, typer.Option(envvar="ASSAY_TOKEN", help="Bearer token.")] = None,
     tls_ca: Annotated[Path | None, typer.Option(help="PEM file of the authority; switches TLS on.")] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file: one's own certificate.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file: the key that goes with it.")] = None,
     deadline_s: Annotated[float, typer.Option(help="Seconds to wait for the scores.")] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -89,7 +91,7 @@ def score(
         target=target,
         scorer=scorer,
         token=token,
-        tls_ca=tls_ca,
+        tls_files={"tls_ca": tls_ca, "tls_certificate": tls_certificate, "tls_key": tls_key},
         deadline_s=deadline_s,
     )
     show = score_command.as_json if as_json else score_command.as_text

@@ -20,6 +20,7 @@ from typing import Any, Literal, Self, TypeVar
 from assay.addresses import Resolver, resolve
 from assay.background_loop import run_in_background
 from assay.calls import Call, ServiceConnection
+from assay.client_tls import check_tls
 from assay.errors import AuthenticationError, ClientClosedError, ConfigError, ServiceUnavailableError
 from assay.outcomes import Outcome
 from assay.prepared import ENCODINGS, prepare
@@ -250,10 +251,7 @@ def _security(
             raise ConfigError(
                 "token (not shown): must be printable ASCII without white space", reason="TOKEN_MALFORMED"
             )
-    if (certificate is None) != (key is None):
-        raise ConfigError("tls_certificate and tls_key belong together: give both or neither")
-    if ca is None and certificate is not None:
-        raise ConfigError("tls_certificate needs tls_ca, the authority of the service's certificate")
+    check_tls(ca, certificate, key)
 
     def read(path: Path | str | None) -> bytes | None:
         if path is None:

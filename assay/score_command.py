@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,16 +81,18 @@ def score_files(
     target: str,
     scorer: str | None,
     token: str | None,
-    tls_ca: Path | None,
+    tls_files: Mapping[str, Any],
     deadline_s: float,
 ) -> tuple[str, list[Outcome]]:
     """(name of the scorer, outcome of each group of files). Files go to the service as they are.
+
+    `tls_files`: `tls_ca`, `tls_certificate` and `tls_key` of `RewardClient`.
 
     Raises:
         InvalidRequestError: a file cannot be read, or the service has several scorers and none was chosen.
     """
     contents = [tuple(_read(path) for path in group) for group in groups]
-    with RewardClient([target], token=token, tls_ca=tls_ca, deadline_s=deadline_s) as client:
+    with RewardClient([target], token=token, deadline_s=deadline_s, **tls_files) as client:
         name = scorer or _only_scorer(client, task, deadline_s)
         outcomes = client.score(
             contents,

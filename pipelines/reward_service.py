@@ -1,9 +1,9 @@
 """How batch jobs reach a reward service, and what they record of it."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from assay.client import RewardClient
 from assay.errors import ConfigError, ServiceFailedError
@@ -20,16 +20,16 @@ class ServiceAddress:
     Args:
         targets: addresses of its replicas.
         deadline_s: for one call, all retries included.
-        tls_ca: PEM file of the authority that signed its certificate; switches TLS on.
+        tls_files: `tls_ca`, `tls_certificate` and `tls_key` of `RewardClient`; in the clear without them.
     """
 
     targets: tuple[str, ...]
     deadline_s: float
-    tls_ca: Path | None = None
+    tls_files: Mapping[str, Any] = field(default_factory=dict)
 
     def connect(self) -> RewardClient:
         token = os.environ.get("ASSAY_TOKEN")
-        return RewardClient(self.targets, token=token, tls_ca=self.tls_ca, deadline_s=self.deadline_s)
+        return RewardClient(self.targets, token=token, deadline_s=self.deadline_s, **self.tls_files)
 
     def fingerprints(self, scorers: Sequence[str]) -> dict[str, str]:
         """Of each scorer: what was judged by another one counts as not done.

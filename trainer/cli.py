@@ -65,8 +65,8 @@ def _reward_set(config: TrainConfig, rewards: Sequence[RewardConfig]) -> RewardS
     return RewardSet(
         rewards,
         token=os.environ.get("ASSAY_TOKEN"),
-        tls_ca=config.run.tls_ca,
         deadline_s=config.run.reward_deadline_s,
+        **config.run.tls_files,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from assay.client_tls import ClientTls
 from assay.config import ConfigModel
 from assay.rewards import RewardConfig
 from trainer.advantages import AdvantagesConfig
@@ -105,7 +106,7 @@ class EmaConfig(ConfigModel):
     every_steps: int = Field(8, ge=1, description="optimizer steps between updates")
 
 
-class RunConfig(ConfigModel):
+class RunConfig(ClientTls):
     """Where results go, how long the run lasts, and how it is logged."""
 
     output: Path
@@ -116,7 +117,6 @@ class RunConfig(ConfigModel):
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     threads: int | None = Field(None, ge=1, description="torch CPU threads per process; None leaves torch's choice")
     reward_deadline_s: float = Field(600, gt=0, description="total time for the rewards of one micro-batch")
-    tls_ca: Path | None = Field(None, description="PEM file of the services' authority; switches TLS on")
     service_wait_s: float = Field(120, gt=0, description="how long to wait for the services at the start")
 
 

@@ -17,7 +17,8 @@ from PIL import Image
 from pydantic import Field
 
 from assay.client import RewardClient
-from assay.config import ConfigModel, load_config
+from assay.client_tls import ClientTls
+from assay.config import load_config
 from assay.errors import ConfigError
 from assay.files import write_whole
 from assay.outcomes import Failed, Outcome, Scored
@@ -28,7 +29,7 @@ from trainer.prompts import PromptTask, read_prompts, stable_seed
 WAIT_FOR_SERVICE_S = 60.0
 
 
-class InferenceSettings(ConfigModel):
+class InferenceSettings(ClientTls):
     """The arguments of `assay infer`; names and defaults are those of the system's own description.
 
     Args:
@@ -118,7 +119,7 @@ def score_both(
 
 
 def _client(settings: InferenceSettings) -> RewardClient:
-    return RewardClient([str(settings.target)], token=os.environ.get("ASSAY_TOKEN"))
+    return RewardClient([str(settings.target)], token=os.environ.get("ASSAY_TOKEN"), **settings.tls_files)
 
 
 def _save_pictures(settings: InferenceSettings, images: dict[str, list[Image.Image]]) -> None:

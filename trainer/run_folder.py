@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from assay.client_tls import ClientTls
 from assay.errors import ConfigError
 from assay.files import digest_file, digest_folder, write_whole
 from generators.text_to_image import LORA_FILE, find_lora
@@ -36,7 +37,7 @@ FREE_RUN_FIELDS = {
     "threads",
     "reward_deadline_s",
     "service_wait_s",
-    "tls_ca",
+    *ClientTls.model_fields,
 }
 
 

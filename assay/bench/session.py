@@ -51,6 +51,8 @@ class Options:
     seed: int
     token: str | None
     tls_ca: Path | None
+    tls_certificate: Path | None
+    tls_key: Path | None
     output: list[Path] | None
     as_json: bool
 
@@ -59,6 +61,8 @@ class Options:
             self.target or ["localhost:50051"],
             token=self.token,
             tls_ca=self.tls_ca,
+            tls_certificate=self.tls_certificate,
+            tls_key=self.tls_key,
             deadline_s=self.deadline_s,
             max_bytes_in_flight=MAX_BYTES_IN_FLIGHT,
             batch_items=self.batch,

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from assay.client_tls import ClientTls
 from assay.config import ConfigModel
 from generators.precision import Precision
 from pipelines.engine.settings import BatchSettings
@@ -47,7 +48,7 @@ class ParmSettings(ConfigModel):
     prune: bool = True
 
 
-class BestOfNSettings(BatchSettings):
+class BestOfNSettings(ClientTls, BatchSettings):
     """What to draw, who chooses, and where to write.
 
     Args:
@@ -75,7 +76,6 @@ class BestOfNSettings(BatchSettings):
         seed: another number gives other candidates. They are the same for every reward model.
         batch_size: candidates drawn in one pass.
         deadline_s: for one question to a verifier about some images, all retries included.
-        tls_ca: PEM file of the authority that signed the services' certificates; switches TLS on.
         dtype: of the weights; `auto` is bfloat16 on a GPU and float32 on the CPU.
     """
 
@@ -104,7 +104,6 @@ class BestOfNSettings(BatchSettings):
     seed: int = 1234
     batch_size: int = Field(default=20, ge=1)
     deadline_s: float = Field(default=600.0, gt=0)
-    tls_ca: Path | None = None
     dtype: Precision = "auto"
 
     @property

@@ -135,7 +135,7 @@ class LoadBestOfNWorker:
 def service_of(settings: BestOfNSettings) -> ServiceAddress:
     """Where the verifier that chooses is served."""
     assert settings.verifier is not None
-    return ServiceAddress(settings.verifier.targets, settings.deadline_s, settings.tls_ca)
+    return ServiceAddress(settings.verifier.targets, settings.deadline_s, settings.tls_files)
 
 
 def check_is_showo_where_it_must_be(settings: BestOfNSettings, model: str) -> None:

@@ -36,7 +36,7 @@ def evaluate_geneval(config: Path | None, overrides: Sequence[str]) -> int:
     settings = settings.model_copy(update={"dtype": dtype, "model": locate_model(settings.model)})
     if settings.against is not None:
         read_results(settings.against / "results.jsonl")  # before anything is done
-    service = ServiceAddress(settings.targets, settings.deadline_s, settings.tls_ca)
+    service = ServiceAddress(settings.targets, settings.deadline_s, settings.tls_files)
     units = plan(settings, service.fingerprints([settings.scorer])[settings.scorer])
     stages = {
         image_worker.STAGE: Stage(image_worker.STAGE, _image_loader(settings)),

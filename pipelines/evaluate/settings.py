@@ -4,13 +4,14 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
+from assay.client_tls import ClientTls
 from generators.precision import Precision
 from pipelines.engine.settings import BatchSettings
 
 OFFICIAL_PROMPTS = Path(__file__).parent / "geneval_data" / "evaluation_metadata.jsonl"
 
 
-class EvaluateSettings(BatchSettings):
+class EvaluateSettings(ClientTls, BatchSettings):
     """What to evaluate, with which service, and where to write.
 
     Args:
@@ -24,7 +25,6 @@ class EvaluateSettings(BatchSettings):
         targets: addresses of the reward service's replicas.
         scorer: which of its scorers judges.
         deadline_s: for scoring the images of one prompt, all retries included.
-        tls_ca: PEM file of the authority that signed the service's certificate; switches TLS on.
         against: folder of an earlier evaluation to compare with, pair by pair.
         num_steps: denoising steps; this and the next three are the pipeline's own where they are None.
         guidance_scale: of classifier-free guidance.
@@ -46,7 +46,6 @@ class EvaluateSettings(BatchSettings):
     targets: tuple[str, ...] = Field(default=("localhost:50051",), min_length=1)
     scorer: str = "geneval"
     deadline_s: float = Field(default=600.0, gt=0)
-    tls_ca: Path | None = None
     against: Path | None = None
     num_steps: int | None = Field(default=None, ge=1)
     guidance_scale: float | None = Field(default=None, ge=0)

@@ -39,7 +39,7 @@ def generate(config: Path | None, overrides: Sequence[str]) -> int:
     root = settings.predicted_instructions_root
     names = planning_models(root) if settings.planning_model is None else [settings.planning_model]
     records = {name: read_records(root, name, with_relations=settings.score is not None) for name in names}
-    service = ServiceAddress(settings.targets, settings.deadline_s, settings.tls_ca)
+    service = ServiceAddress(settings.targets, settings.deadline_s, settings.tls_files)
     fingerprint = None if settings.score is None else service.fingerprints([SCORER])[SCORER]
     checkpoint = locate_checkpoint(settings.flux_ckpt)
     for warning in step_warnings(settings, distilled=is_distilled(checkpoint)):

@@ -5,11 +5,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from assay.client_tls import ClientTls
 from generators.precision import Precision
 from pipelines.engine.settings import BatchSettings
 
 
-class GenerateSettings(BatchSettings):
+class GenerateSettings(ClientTls, BatchSettings):
     """What to generate from, with what, and where to.
 
     Args:
@@ -29,7 +30,6 @@ class GenerateSettings(BatchSettings):
         score: `spatial` has the images judged by a spatial service where a record tells a `relation`.
         targets: addresses of the service's replicas.
         deadline_s: for the images of one sample, all retries included.
-        tls_ca: PEM file of the authority that signed the service's certificate; switches TLS on.
     """
 
     planning_model: str | None = None
@@ -49,7 +49,6 @@ class GenerateSettings(BatchSettings):
     score: Literal["spatial"] | None = None
     targets: tuple[str, ...] = Field(default=("localhost:50055",), min_length=1)
     deadline_s: float = Field(default=600.0, gt=0)
-    tls_ca: Path | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> "GenerateSettings":
@@ -59,7 +58,7 @@ class GenerateSettings(BatchSettings):
 
     @model_validator(mode="after")
     def _service_goes_with_scores(self) -> "GenerateSettings":
-        for name in ("targets", "deadline_s", "tls_ca"):
+        for name in ("targets", "deadline_s", *ClientTls.model_fields):
             if self.score is None and name in self.model_fields_set:
                 raise ValueError(f"{name} goes with score; allowed for score: spatial")
         return self

@@ -38,7 +38,7 @@ def verifier_data(config: Path | None, overrides: Sequence[str]) -> int:
     if not lines:
         raise ConfigError(f"prompts = {settings.prompts}: all {excluded} prompts are in exclude")
     derivation = Derivation.of(settings, excluded)
-    service = ServiceAddress(settings.targets, settings.deadline_s, settings.tls_ca)
+    service = ServiceAddress(settings.targets, settings.deadline_s, settings.tls_files)
     fingerprint = service.fingerprints([settings.scorer])[settings.scorer]
     units = plan_units(lines, settings, digest_model(model, settings.lora), fingerprint)
     load = draw_worker.LoadDrawWorker(

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from assay.client_tls import ClientTls
 from assay.config import ConfigModel
 from assay.questions import QuestionFiles
 from generators.precision import Precision
@@ -46,7 +47,7 @@ class DerivationSettings(ConfigModel):
         return self
 
 
-class VerifierDataSettings(DerivationSettings, BatchSettings):
+class VerifierDataSettings(DerivationSettings, ClientTls, BatchSettings):
     """What to draw, who labels it, and where to write.
 
     Args:
@@ -73,7 +74,6 @@ class VerifierDataSettings(DerivationSettings, BatchSettings):
         seed: another number gives other candidates.
         batch_size: candidates drawn in one pass.
         deadline_s: for the labels of one prompt, all retries included.
-        tls_ca: PEM file of the authority that signed the service's certificate; switches TLS on.
         dtype: of the weights; `auto` is bfloat16 on a GPU and float32 on the CPU.
     """
 
@@ -98,5 +98,4 @@ class VerifierDataSettings(DerivationSettings, BatchSettings):
     seed: int = 1234
     batch_size: int = Field(default=25, ge=1)
     deadline_s: float = Field(default=600.0, gt=0)
-    tls_ca: Path | None = None
     dtype: Precision = "auto"

@@ -58,24 +58,41 @@ def run(command: str, home: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, shell=True, cwd=home, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
-def test_the_commands_of_the_security_page_make_a_service_that_only_friends_can_call(home: Path) -> None:
-    *preparing, serving, scoring = commands("security.md")
-    for command in preparing:
+@pytest.fixture
+def secured(home: Path) -> Path:
+    """What the page has one make before anything is served."""
+    for command in commands("security.md")[:-4]:
         done = run(command, home)
         assert done.returncode == 0, done.stderr
-    assert (home / "secrets" / "tls" / "server.key").stat().st_mode & 0o077 == 0
-    assert [line.split()[0] for line in (home / "secrets" / "tokens").read_text().splitlines()] == [
+    return home
+
+
+def test_the_commands_of_the_security_page_make_a_service_that_only_friends_can_call(secured: Path) -> None:
+    serving, scoring = commands("security.md")[-4:-2]
+    assert (secured / "secrets" / "tls" / "server.key").stat().st_mode & 0o077 == 0
+    assert [line.split()[0] for line in (secured / "secrets" / "tokens").read_text().splitlines()] == [
         "trainer",
         "prometheus",
     ]
-    with served(serving, home) as (port, _):
+    with served(serving, secured) as (port, _):
         scoring = scoring.replace(":50051", f":{port}")
-        done = run(scoring, home)
+        done = run(scoring, secured)
         assert done.returncode == 0, done.stderr
         assert "1.0" in done.stdout
-        stranger = run(scoring.replace("ASSAY_TOKEN_FILE=secrets/trainer_token", "ASSAY_TOKEN=wrong"), home)
+        stranger = run(scoring.replace("ASSAY_TOKEN_FILE=secrets/trainer_token", "ASSAY_TOKEN=wrong"), secured)
         assert stranger.returncode != 0
         assert "token" in stranger.stderr
+
+
+def test_the_commands_of_the_security_page_ask_for_certificates_and_show_one(secured: Path) -> None:
+    serving, scoring = commands("security.md")[-2:]
+    with served(serving, secured) as (port, _):
+        scoring = scoring.replace(":50051", f":{port}")
+        done = run(scoring, secured)
+        assert done.returncode == 0, done.stderr
+        assert "1.0" in done.stdout
+        without = re.sub(r"--tls-(certificate|key) \S+ ", "", scoring) + " --deadline-s 3"
+        assert run(without, secured).returncode == 1
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

@@ -28,7 +28,7 @@ def evaluate(settings: EvalSettings) -> int:
     """The same, with settings that have been read."""
     questions = read_rows(settings.data_json, settings.image_folder, compat=settings.compat)
     questions = questions if settings.limit == -1 else questions[: settings.limit]
-    service = ServiceAddress(settings.targets, settings.deadline_s, settings.tls_ca)
+    service = ServiceAddress(settings.targets, settings.deadline_s, settings.tls_files)
     scorers = sorted({question.scorer for question in questions})
     fingerprints = service.fingerprints(scorers) if scorers else {}
     units = plan_units(questions, settings.batch_size, fingerprints)

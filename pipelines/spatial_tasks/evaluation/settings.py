@@ -4,16 +4,16 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from assay.client_tls import ClientTls
 from pipelines.engine.settings import BatchSettings
 
 
-class JudgeSettings(BatchSettings):
+class JudgeSettings(ClientTls, BatchSettings):
     """Who answers, and how answers are counted.
 
     Args:
         targets: addresses of the spatial service's replicas.
         deadline_s: for the questions of one call, all retries included.
-        tls_ca: PEM file of the authority that signed the service's certificate; switches TLS on.
         batch_size: questions of one call.
         image_folder: relative paths of pictures are relative to it.
         compat: `metrics` and `results` as the reference has them; what is asked stays the same.
@@ -21,7 +21,6 @@ class JudgeSettings(BatchSettings):
 
     targets: tuple[str, ...] = Field(default=("localhost:50051",), min_length=1)
     deadline_s: float = Field(default=600.0, gt=0)
-    tls_ca: Path | None = None
     batch_size: int = Field(default=16, ge=1)
     image_folder: Path = Path("/")
     compat: bool = False
