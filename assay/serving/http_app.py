@@ -42,7 +42,8 @@ def create_app(service: ScoringService, authenticator: Authenticator, config: Se
     _add_routes(app, service)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     largest = config.max_message_bytes or max(info.limits.max_bytes_per_call for info in service.infos)
-    return Gatekeeper(app, authenticator, int(largest * BASE64_OVERHEAD))
+    hosts = None if config.has_guard else [name.lower() for name in (config.host, *config.allowed_hosts)]
+    return Gatekeeper(app, authenticator, int(largest * BASE64_OVERHEAD), hosts)
 
 
 def _add_routes(app: FastAPI, service: ScoringService) -> None:

@@ -18,7 +18,7 @@ HTTP_STATUS = {
     "DEADLINE_EXCEEDED": 504,
 }
 # Reasons that HTTP has a better status for than their code's.
-HTTP_STATUS_OF_REASON = {"TOO_MANY_FAILED_ATTEMPTS": 429, "CLIENT_LIMIT": 429}
+HTTP_STATUS_OF_REASON = {"TOO_MANY_FAILED_ATTEMPTS": 429, "CLIENT_LIMIT": 429, "HOST_UNKNOWN": 421}
 
 
 def error_response(rejection: Rejection) -> Response:

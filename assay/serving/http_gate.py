@@ -1,11 +1,13 @@
-"""What comes before the HTTP application: the token, for every path but health and the page; and the size of bodies."""
+"""What comes before the HTTP application: the token, for every path but health and the page; the size of bodies; and,
+where neither token nor TLS keeps foreign pages out, the name that the server was called by."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from assay.serving.auth import Authenticator
 from assay.serving.current_call import answering, choose_request_id, current_call
+from assay.serving.host_check import check_host
 from assay.serving.http_errors import error_response
 from assay.serving.page_files import page_files
 from assay.serving.rejection import Rejection
@@ -20,11 +22,21 @@ def open_paths() -> frozenset[str]:
 
 
 class Gatekeeper:
-    """Lets in who has a token, with a name, an id and a span; and bodies up to a size, measured as they stream in."""
+    """Lets in who has a token, with a name, an id and a span; and bodies up to a size, measured as they stream in.
 
-    def __init__(self, app: ASGIApp, authenticator: Authenticator, max_body_bytes: int) -> None:
+    Args:
+        app: what comes after it.
+        authenticator: knows the tokens.
+        max_body_bytes: of a request.
+        hosts: names that are right beside localhost; None takes any.
+    """
+
+    def __init__(
+        self, app: ASGIApp, authenticator: Authenticator, max_body_bytes: int, hosts: Collection[str] | None = None
+    ) -> None:
         self.application = app
         self._authenticator = authenticator
+        self._hosts = hosts
         self._max_body_bytes = max_body_bytes
         self._open_paths = open_paths()
 
@@ -44,6 +56,8 @@ class Gatekeeper:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, headers: Mapping[str, str], peer: str) -> None:
         try:
+            if self._hosts is not None:
+                check_host(headers.get("host", ""), self._hosts)
             holder = "" if scope["path"] in self._open_paths else self._identify(headers, peer)
             if int(headers.get("content-length", "0")) > self._max_body_bytes:
                 self._refuse_size()

@@ -40,6 +40,9 @@ class ServeConfig(ConfigModel):
     )
     tls: TlsConfig | None = None
     insecure: bool = Field(default=False, description="allow a non-loopback host with neither token nor TLS")
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(), description="names, beside localhost, that browsers may call it by with neither token nor TLS"
+    )
 
     max_queued_items: int = Field(
         default=4096, ge=1, description="items admitted and not yet answered; more is refused"
@@ -64,14 +67,18 @@ class ServeConfig(ConfigModel):
     drain_notice_s: float = Field(default=0.5, ge=0, description="between NOT_SERVING and refusing new calls")
     drain_grace_s: float = Field(default=30.0, ge=0, description="for calls under way to end after SIGTERM")
 
+    @property
+    def has_guard(self) -> bool:
+        """Whether a token or a certificate stands between strangers and the scorers."""
+        return self.token is not None or self.token_file is not None or self.tls is not None
+
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
         if self.token is not None and self.token_file is not None:
             raise ValueError("give token or token_file, not both")
         if self.token is not None and not self.token.get_secret_value().strip():
             raise ValueError("token is empty; leave it out or give it a value")
-        has_guard = self.token is not None or self.token_file is not None or self.tls is not None
-        if not (is_loopback(self.host) or has_guard or self.insecure):
+        if not (is_loopback(self.host) or self.has_guard or self.insecure):
             raise ValueError(
                 f"host {self.host} is reachable from other machines; give token, token_file or tls, or insecure: true"
             )
