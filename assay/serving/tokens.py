@@ -36,6 +36,8 @@ def make_token(name: str, secret: str, where: str) -> Token:
 def read_tokens(path: Path) -> tuple[Token, ...]:
     """A token a line: `TOKEN`, or `NAME TOKEN`; empty lines and those that start with # are passed over.
 
+    One without a name is called `token-` and the first eight hexadecimal digits of its SHA-256.
+
     Raises:
         ConfigError: the file cannot be read, or a line is neither, or there is no token.
     """
@@ -51,7 +53,7 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
         words = line.split()
         if not words or line.lstrip().startswith("#"):
             continue
-        name, secret = words if len(words) == 2 else (f"token-{number}", words[0])
+        name, secret = words if len(words) == 2 else (_name_of(words[0]), words[0])
         # The line is not quoted: it holds a secret.
         if len(words) > 2 or not _NAME.fullmatch(name):
             message = f"{where}, line {number}: give TOKEN, or NAME TOKEN, the name of letters, digits and ._-"
@@ -71,6 +73,14 @@ def find_holder(tokens: Sequence[Token], authorization: bytes) -> str | None:
         if hmac.compare_digest(given, token.digest):
             holder = token.name
     return holder if scheme == b"Bearer" else None
+
+
+def _name_of(secret: str) -> str:
+    """The same wherever in the file it stands: who holds it keeps its place in logs and limits when lines come and go.
+
+    32 bits of the digest tell nobody a secret of 16 random characters or more; a word of a dictionary they would.
+    """
+    return f"token-{_digest(secret.encode()).hex()[:8]}"
 
 
 def _digest(secret: bytes) -> bytes:

@@ -114,6 +114,18 @@ def test_files_that_make_no_sense_are_refused_without_quoting_them(tmp_path: Pat
     assert "three" not in str(caught.value)
 
 
+def test_who_has_no_name_is_called_the_same_whatever_lines_come_and_go(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+
+    def names() -> list[str]:
+        return [token.name for token in read_tokens(file)]
+
+    file.write_text(f"{OLD}\nprometheus {THIRD}\n{NEW}\n")
+    assert names() == ["token-de273dfa", "prometheus", "token-da4bde78"]  # as sha256sum has them
+    file.write_text(f"# the old one is out\n{NEW}\n")
+    assert names() == ["token-da4bde78"]
+
+
 def test_short_tokens_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_token("x", "short", "token")
     assert "can be guessed" in caplog.text
