@@ -15,6 +15,8 @@ from assay.hedging import SHORTEST_DELAY_S, Hedging
 from assay.replica_pool import ReplicaPool
 from assay.replicas import Replica, ReplicaUnavailable
 
+#: After this share of its time a call gets a copy that no budget pays for.
+LATE_SHARE = 0.5
 #: Seconds between two looks whether the budget has room for a late call's copy, at most, unless calls take longer.
 LONGEST_LOOK_S = 0.25
 
@@ -116,9 +118,9 @@ class Caller:
     ) -> Replica | None:
         """Wait for the answer; None if it came before there was reason and leave for a second attempt.
 
-        The budget needs no leave once half of the call's time has gone: a failed call costs more than a copy.
+        The budget's leave is not needed once half of the call's time has gone: a failed call costs more than a copy.
         """
-        late_s = time.monotonic() + attempt.remaining_s / 2
+        late_s = time.monotonic() + LATE_SHARE * attempt.remaining_s
         while True:
             to_late_s = late_s - time.monotonic()
             step_s = to_late_s if delay_s is None or 0 < to_late_s < delay_s else delay_s

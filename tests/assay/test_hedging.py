@@ -11,6 +11,7 @@ from assay_doubles import MeanScorer, grey, greys, plain
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assay import attempts
 from assay.client import RewardClient
 from assay.errors import FingerprintMismatchError
 from assay.hedging import BURST_COPIES, NEEDED_CALLS, RECENT_CALLS, Hedging, RecentLatencies
@@ -125,7 +126,8 @@ def two_replicas(fingerprints: tuple[str, str] = ("f1", "f1")) -> Iterator[Repli
         try:
             yield replicas
         finally:
-            scorers[0].gate.set()
+            for scorer in scorers:
+                scorer.gate.set()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -133,6 +135,11 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
+
+
+def allow_a_copy(client: RewardClient) -> None:
+    """Now, and one: what a test does first has happened by then, however slow the machine."""
+    client._connection._caller._hedging._tokens = 1.0
 
 
 def test_a_held_up_call_is_answered_by_its_copy_and_cancelled() -> None:
@@ -167,23 +174,38 @@ def test_without_a_budget_nothing_is_sent_twice() -> None:
         assert (client.statistics.hedged, client.statistics.retried) == (0, 0)
 
 
-def test_at_half_its_time_a_call_is_sent_again_whatever_the_budget() -> None:
+def test_a_late_call_is_sent_again_whatever_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long before its deadline, so that the copies have all the time that a busy machine may want."""
+    monkeypatch.setattr(attempts, "LATE_SHARE", 0.01)
     with two_replicas() as replicas, RewardClient(replicas.targets, batch_items=1, hedge_budget=1e-9) as client:
         replicas.warm(client, 10)
         replicas.holding.set()
-        outcomes = client.score(greys(4), scorer="mean", deadline_s=2.0, **plain(4))  # two calls to each
+        outcomes = client.score(greys(4), scorer="mean", deadline_s=60.0, **plain(4))  # two calls to each
         assert all(isinstance(outcome, Scored) for outcome in outcomes)
         assert client.statistics.hedges_won == 2
 
 
-def test_a_copy_is_work_of_its_replica_too() -> None:
+def test_a_call_is_late_at_half_its_time() -> None:
     with two_replicas() as replicas, RewardClient(replicas.targets, hedge_budget=1e-9) as client:
         client.list_scorers()
+        started_s = time.monotonic()
+        future = client.submit([grey(0)], scorer="mean", deadline_s=4.0, **plain(1, "wait"))
+        wait_for(lambda: client.statistics.hedged == 1)
+        assert time.monotonic() - started_s >= 2.0
+        future.cancel()
+
+
+def test_a_copy_is_work_of_its_replica_too() -> None:
+    with two_replicas() as replicas, RewardClient(replicas.targets, hedge_budget=1e-9) as client:
+        replicas.warm(client, 2 * NEEDED_CALLS)
         pool = client._connection._pool
-        future = client.submit([grey(0)], scorer="mean", deadline_s=3.0, **plain(1, "sleep 2"))
-        assert sorted(replica.outstanding_pixels for replica in pool.replicas) in ([0, 0], [0, 256])
+        future = client.submit([grey(0)], scorer="mean", deadline_s=60.0, **plain(1, "wait"))
+        wait_for(lambda: sorted(replica.outstanding_pixels for replica in pool.replicas) == [0, 256])
+        allow_a_copy(client)
         wait_for(lambda: client.statistics.hedged == 1)
         assert [replica.outstanding_pixels for replica in pool.replicas] == [256, 256]
+        for scorer in replicas.scorers:
+            scorer.gate.set()
         future.result(10)
         assert [replica.outstanding_pixels for replica in pool.replicas] == [0, 0]
 
@@ -200,15 +222,18 @@ def test_a_single_replica_gets_no_copies() -> None:
 @pytest.mark.parametrize("again", ["copy", "retry"])
 def test_who_answers_again_under_another_fingerprint_is_refused(again: str, pinned: str | None) -> None:
     """A call is held up at one replica, or lost there, while the other one is redeployed with other weights."""
-    budget = 1e-9 if again == "copy" else 0.0
+    budget = 1e-9 if again == "copy" else 0.0  # no copy until it is allowed
     with two_replicas() as replicas, RewardClient(replicas.targets, batch_items=1, hedge_budget=budget) as client:
-        client.list_scorers()
+        replicas.warm(client, 2 * NEEDED_CALLS)
+        warmed = [len(scorer.scored_ids) for scorer in replicas.scorers]
         replicas.holding.set()
-        future = client.submit(greys(2), scorer="mean", deadline_s=2.0, expected_fingerprint=pinned, **plain(2))
-        wait_for(lambda: len(replicas.scorers[1].scored_ids) == 1 and replicas.is_held.is_set())
+        future = client.submit(greys(2), scorer="mean", deadline_s=60.0, expected_fingerprint=pinned, **plain(2))
+        wait_for(lambda: len(replicas.scorers[1].scored_ids) == warmed[1] + 1 and replicas.is_held.is_set())
         replicas.servers[1].service._hosts["mean"].info = MeanScorer(fingerprint="f2").info
         if again == "retry":
             replicas.servers[0].stop()
+        else:
+            allow_a_copy(client)
         with pytest.raises(FingerprintMismatchError, match="f2"):
             future.result(10)
         counted = client.statistics
