@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from test_serving import wait_for
 
 from assay.client import RewardClient
-from assay.errors import ConfigError, DeadlineExceededError
+from assay.errors import ConfigError, DeadlineExceededError, ServiceFailedError
 from assay.images import encode
 from assay.outcomes import Detection, Evidence, Failed, Outcome, Scored
+from assay.serving import batcher
 from assay.serving.metrics import Metrics
 from assay.serving.outcome_cache import ENTRY_BYTES, OutcomeCache, key_of
 from assay.serving.scorer import Sample, ScorerInfo
@@ -319,6 +320,25 @@ def test_no_kind_of_failure_is_kept(
         assert isinstance(client.score([grey(1)], scorer="mean", **plain(1, prompt))[0], Failed)
     assert len(scorer.scored_ids) == 2
     assert len(server.service.cache) == 0
+
+
+def test_a_defect_of_ours_leaves_nobody_waiting(
+    client: RewardClient, server: BackgroundServer, scorer: MeanScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise KeyError("x")
+
+    holding = held_up(client, scorer)
+    twins = [client.submit([grey(1)], scorer="mean", **plain(1)) for _ in range(2)]  # of two calls, in one batch
+    wait_for(lambda: queued(server) == 2)
+    monkeypatch.setattr(batcher, "score_isolated", broken)
+    scorer.gate.set()
+    for future in twins:
+        with pytest.raises(ServiceFailedError):
+            future.result(10)
+    monkeypatch.undo()
+    assert isinstance(holding.result(10)[0], Scored)
+    assert isinstance(client.score([grey(1)], scorer="mean", **plain(1))[0], Scored)
 
 
 def test_bad_items_beside_known_ones_fail_alone(client: RewardClient, scorer: MeanScorer) -> None:
