@@ -8,7 +8,8 @@ those of sampling, waiting for rewards and updating; loading and held-out evalua
 there when a held-out evaluation (512 pairs of prompt and seed; the deterministic sampler with the guidance and the
 number of steps that it trains with) is 0.15 above its own start.
 
-What is done is kept: the benchmark goes on where it was interrupted.
+What is done is kept: the benchmark goes on where it was interrupted, and, given more minutes, with the runs that had
+not arrived.
 """
 
 import argparse
@@ -95,7 +96,7 @@ def train(name: str, seed: int, target: str, args: argparse.Namespace) -> None:
     """One run, to the target or to the end of its minutes."""
     config, every = CONTESTANTS[name]
     folder = run_folder(args.output, name, seed)
-    if (folder / "finished").exists():
+    if is_over(folder, args.most_minutes):
         return
     settings = {
         "run.output": folder,
@@ -122,7 +123,6 @@ def train(name: str, seed: int, target: str, args: argparse.Namespace) -> None:
             raise SystemExit(f"{name}, seed {seed}, failed: {log.name}")
         process.kill()
         process.wait()
-    (folder / "finished").touch()
     print(f"{name}, seed {seed}: {outcome(folder)}", flush=True)
 
 
@@ -168,11 +168,14 @@ def report(output: Path, names: list[str], seeds: int) -> None:
         # A run that did not arrive counts with the minutes that it had: its true time is longer.
         spent = [curve[-1]["minutes"] if time is None else time for curve, time in zip(curves, times, strict=True)]
         mean = float(np.mean(spent))
-        first = mean if index == 0 else first
-        bound = "> " if None in times else ""
-        ratio = f"{first / mean:.1f}" if first else "-"
+        arrived = None not in times
+        first = mean if index == 0 and arrived else first
+        ratio = f"{first / mean:.1f}" if first and arrived else "-"
+        best = np.mean([max(point["accuracy"] for point in curve) - curve[0]["accuracy"] for curve in curves])
         epochs = ", ".join(str(curve[-1]["epoch"]) for curve in curves)
-        rows.append(f"| {name} | {curves[0][0]['accuracy']:.3f} | {shown} | {bound}{mean:.1f} | {epochs} | {ratio} |")
+        start, spoken = f"{curves[0][0]['accuracy']:.3f}", f"{'' if arrived else '> '}{mean:.1f}"
+        row = (name, start, shown, spoken, f"{best:+.3f}", epochs, ratio)
+        rows.append(f"| {' | '.join(row)} |")
         for curve in curves:
             gains = [point["accuracy"] - curve[0]["accuracy"] for point in curve]
             axis.plot(
@@ -184,8 +187,8 @@ def report(output: Path, names: list[str], seeds: int) -> None:
     axis.legend()
     figure.tight_layout()
     figure.savefig(output / "curves.png", dpi=110)
-    head = f"| | start | minutes to +{TARGET} (each seed) | mean | epochs | times faster |\n|---|---|---|---|---|---|"
-    table = "\n".join([head, *rows])
+    columns = ("", "start", f"minutes to +{TARGET} (each seed)", "mean", "best gain", "epochs", "times faster")
+    table = "\n".join([f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *rows])
     (output / "table.md").write_text(table + "\n")
     print(table)
 
