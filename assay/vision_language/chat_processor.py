@@ -23,8 +23,8 @@ class ChatProcessor:
     def __init__(self, processor: Any) -> None:
         if not processor.chat_template:
             raise ModelLoadError(
-                "the model's processor has no chat template; a service may name a file with one as "
-                "backend.chat_template"
+                f"{type(processor).__name__} has no chat template; a service may name a file with one as "
+                "backend.chat_template, for models that hold conversations (Florence-2, for one, does not)"
             )
         self.processor = processor
         self.tokenizer = processor.tokenizer

@@ -23,9 +23,9 @@ from services.spatial.pointing.families import FAMILIES, FamilyName
 from services.spatial.pointing.reading import read_pointing
 from services.spatial.truth import Truth
 
-# Of a text that points time and again, and of one that does not end.
 #: Of an image: two views of some four million pixels side by side.
 MAX_PIXELS = 2 * 2048 * 2048
+# Of a text that points time and again, and of one that does not end.
 MAX_EVIDENCE_POINTS, MAX_EVIDENCE_CHARACTERS = 64, 4000
 #: By scorer and number of views, the question that is asked if the caller has none.
 QUESTIONS = {

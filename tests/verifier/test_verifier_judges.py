@@ -324,7 +324,7 @@ def test_models_without_processor_or_chat_template_are_refused(llava_folder: Pat
     folder = tmp_path / "model"
     shutil.copytree(llava_folder, folder)
     (folder / "chat_template.jinja").unlink()
-    with pytest.raises(ModelLoadError, match=r"no chat template; a service may name .* backend\.chat_template"):
+    with pytest.raises(ModelLoadError, match=r"LlavaProcessor has no chat template; .* backend\.chat_template"):
         _load(folder)
     (folder / "processor_config.json").unlink()
     with pytest.raises(ModelLoadError):

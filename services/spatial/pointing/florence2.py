@@ -1,4 +1,7 @@
-"""Florence-2: boxes as `<loc_n>` marks, x y x y, n from 0 to 999. It has no task to point: a box's centre is taken."""
+"""Florence-2's marks: boxes as `<loc_n>`, x y x y, n from 0 to 999. It has no task to point: a box's centre is taken.
+
+Its own class cannot be asked here, for it holds no conversation: this is for others that learnt its marks.
+"""
 
 import re
 
