@@ -10,9 +10,11 @@ that one is cancelled changes nothing for the others.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 
+from assay.outcomes import Outcome
 from assay.serving.current_call import current_call
 from assay.serving.execution import count_pixels, score_isolated
 from assay.serving.metrics import Metrics
@@ -21,6 +23,8 @@ from assay.serving.outcome_cache import OutcomeCache
 from assay.serving.rejection import Rejection
 from assay.serving.scorer import Sample
 from assay.serving.scorer_host import BatchResult, Entry, ScorerHost
+
+logger = logging.getLogger("assay.serving")
 
 
 class Batcher:
@@ -36,6 +40,11 @@ class Batcher:
         self._sequence = 0
         self._work_arrived = asyncio.Event()
         self._busy_until_s = 0.0
+        self._keys_in_model: frozenset[bytes | None] = frozenset()
+
+    def is_scoring(self, key: bytes | None) -> bool:
+        """Whether the model has an item of this key now."""
+        return key is not None and key in self._keys_in_model
 
     def eta_s(self, host: ScorerHost, items: int, pixels: int) -> float:
         """Seconds until items that join now would be scored, if nothing more urgent comes."""
@@ -87,22 +96,25 @@ class Batcher:
                 await self._work_arrived.wait()
             elif batch := self._take(host):
                 await self._score_batch(host, batch)
+            else:  # many were known: others want the event loop, too
+                await asyncio.sleep(0)
 
     def _most_urgent(self) -> ScorerHost | None:
         waiting = [host for host in self._hosts if host.queue]
         return min(waiting, key=lambda host: host.queue[0][:2]) if waiting else None
 
     def _take(self, host: ScorerHost) -> list[Entry]:
-        """The next batch: at least one live entry, as many as fit; empty if all were dead or known."""
+        """The next batch: as many live entries as fit. Empty if all were dead or known, or very many were known."""
         batch: list[Entry] = []
         firsts: dict[bytes | None, Entry] = {}
-        pixels, now_s = 0, time.monotonic()
-        while host.queue and len(batch) < host.max_batch_items:
+        pixels, known, now_s = 0, 0, time.monotonic()
+        while host.queue and len(batch) < host.max_batch_items and known < host.max_batch_items:
             entry = host.queue[0][2]
             if entry.future.done() or entry.deadline_s <= now_s:
                 self._drop(host, host.pop())
             elif self._answer_known(host, entry):
                 host.pop()
+                known += 1
             elif entry.key in firsts:
                 firsts[entry.key].twins.append(host.pop())
             elif batch and pixels + entry.pixels > host.pixel_budget:
@@ -138,6 +150,7 @@ class Batcher:
         samples, request_ids = [entry.sample for entry in batch], [entry.request_id for entry in batch]
         started_ns = time.perf_counter_ns()
         self._busy_until_s = time.monotonic() + host.service_time.estimate_s(len(batch), 1)
+        self._keys_in_model = frozenset(entry.key for entry in batch)
         out_of_memory: list[int] = []
         try:
             model_started_ns, outcomes, model_ended_ns = await self._model_thread.run(
@@ -147,26 +160,31 @@ class Batcher:
                     time.perf_counter_ns(),
                 )
             )
+            infer_ns = time.perf_counter_ns() - started_ns
+            self._hand_out(batch, outcomes, infer_ns, (started_ns, model_started_ns, model_ended_ns))
+            self._record(host, batch, started_ns, infer_ns, out_of_memory)
         except Exception as error:  # the batch executor: a defect of ours must not stop the queue
+            logger.exception("%s: a batch of %d failed", host.info.name, len(batch))
             for entry in _with_twins(batch):
                 if not entry.future.done():
                     entry.future.set_exception(error)
-            return
-        infer_ns = time.perf_counter_ns() - started_ns
+        finally:
+            self._busy_until_s, self._keys_in_model = 0.0, frozenset()
+
+    def _hand_out(
+        self, batch: list[Entry], outcomes: list[Outcome], infer_ns: int, stamps: tuple[int, int, int]
+    ) -> None:
         for first, outcome in zip(batch, outcomes, strict=True):
             if first.key is not None:
                 self._cache.put(first.key, outcome)
             for entry in (first, *first.twins):
                 if not entry.future.done():
-                    times = started_ns - entry.queued_ns, infer_ns, len(batch)
-                    stamps = started_ns, model_started_ns, model_ended_ns
+                    times = stamps[0] - entry.queued_ns, infer_ns, len(batch)
                     entry.future.set_result(BatchResult(outcome, *times, *stamps, spared=entry is not first))
-        self._record(host, batch, started_ns, infer_ns, out_of_memory)
 
     def _record(
         self, host: ScorerHost, batch: list[Entry], started_ns: int, infer_ns: int, out_of_memory: list[int]
     ) -> None:
-        self._busy_until_s = 0.0
         metrics, name = self._metrics, host.info.name
         for failed_pixels in out_of_memory:
             host.lower_budget(failed_pixels)

@@ -5,6 +5,7 @@ That an item is not scored twice at once is the queue's part (`assay.serving.bat
 """
 
 import hashlib
+import logging
 from collections import OrderedDict
 
 import numpy as np
@@ -15,8 +16,10 @@ from assay.serving.scorer import Sample, ScorerInfo
 from assay.v1 import reward_service_pb2 as pb
 from assay.wire import result_from_proto, result_to_proto
 
+logger = logging.getLogger("assay.serving")
+
 #: What an entry takes beside the score itself: the key, two headers, a place in the dictionary (measured).
-ENTRY_BYTES = 210
+ENTRY_BYTES = 235
 
 
 class OutcomeCache:
@@ -48,10 +51,14 @@ class OutcomeCache:
         return result_from_proto(pb.ScoreResult.FromString(self._scores[key]))
 
     def put(self, key: bytes, outcome: Outcome) -> None:
-        """Keep a score, with its evidence; a failure is not kept."""
+        """Keep a score, with its evidence; neither a failure, nor what no message can hold."""
         if isinstance(outcome, Failed) or key in self._scores:
             return
-        score = result_to_proto("", outcome, with_evidence=True).SerializeToString()
+        try:
+            score = result_to_proto("", outcome, with_evidence=True).SerializeToString()
+        except (TypeError, ValueError, OverflowError) as error:  # whoever is answered with it is told, alone
+            logger.warning("a score is not kept, for it does not fit a message: %s", error)
+            return
         size = ENTRY_BYTES + len(score)
         if size > self.max_bytes:  # it would push out all others in vain
             return

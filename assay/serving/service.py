@@ -207,14 +207,20 @@ class ScoringService:
         ticket: Ticket,
         deadline_s: float,
     ) -> None:
-        """Items whose score is known are no work: neither do they fill the queue, nor can they be late."""
-        pixels = [count_pixels(sample) for sample in samples]
-        known = [size for size, key in zip(pixels, keys, strict=True) if key in self.cache]
-        ticket.give_back(Load(items=len(known), pixels=sum(known)))
+        """Items whose score is known are no work: neither do they fill the queue, nor can they be late.
+
+        Their pixels stay counted: they are in memory until the call is answered. Nor is what the model has now, or what
+        the call holds twice, work of its own.
+        """
+        ticket.give_back(Load(items=sum(key in self.cache for key in keys)))
         self._show_load()
-        new = Load(items=len(pixels) - len(known), pixels=sum(pixels) - sum(known))
-        if new.items:
-            self._check_deadline(host, new.items, new.pixels, deadline_s)
+        new = {
+            key: count_pixels(sample)
+            for sample, key in zip(samples, keys, strict=True)
+            if key not in self.cache and not self._batcher.is_scoring(key)
+        }
+        if new:
+            self._check_deadline(host, len(new), sum(new.values()), deadline_s)
 
     def _check_deadline(self, host: ScorerHost, items: int, pixels: int, deadline_s: float) -> None:
         """Raises: Rejection: DEADLINE_TOO_SHORT: the queue, and these items in it, would take longer."""

@@ -1,5 +1,7 @@
 """Scores of items that come again: the same as without a cache, judged once, and never those of another item."""
 
+import asyncio
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -21,8 +23,11 @@ from assay.images import encode
 from assay.outcomes import Detection, Evidence, Failed, Outcome, Scored
 from assay.serving import batcher
 from assay.serving.metrics import Metrics
+from assay.serving.model_thread import ModelThread
 from assay.serving.outcome_cache import ENTRY_BYTES, OutcomeCache, key_of
 from assay.serving.scorer import Sample, ScorerInfo
+from assay.serving.scorer_host import make_hosts
+from assay.serving.settings import ServeConfig
 from assay.tasks import GenEvalTask, ObjectClause, OutcomeTask, PointingTask, PotentialTask, SpatialTask, Task
 from assay.testing import BackgroundServer, FaultInjector, serve_in_background
 from assay.v1 import reward_service_pb2 as pb
@@ -282,7 +287,7 @@ def test_an_urgent_call_does_not_wait_for_the_place_of_an_equal_one(
 # --- failures
 
 
-def test_what_failed_is_tried_again(server: BackgroundServer) -> None:
+def test_what_failed_is_tried_again() -> None:
     """A scorer that fails now and then; a fault on the way, too."""
     flaky = MeanScorer("flaky")
     score, fails = flaky._score, threading.Event()
@@ -341,6 +346,50 @@ def test_a_defect_of_ours_leaves_nobody_waiting(
     assert isinstance(client.score([grey(1)], scorer="mean", **plain(1))[0], Scored)
 
 
+BAD_SCORES: list[Scored] = [
+    Scored(0.5, {}, Evidence((), "half of a pair: \ud83d")),
+    Scored(np.array(0.5)),  # type: ignore[arg-type]
+    Scored(0.5, {7: 0.5}),  # type: ignore[dict-item]
+]
+
+
+@pytest.mark.parametrize("bad", BAD_SCORES, ids=["text", "value", "components"])
+@pytest.mark.parametrize("max_cache_bytes", [0, MIB])
+def test_a_score_that_cannot_be_told_fails_its_own_call_and_no_other(
+    scorer: MeanScorer, bad: Scored, max_cache_bytes: int
+) -> None:
+    score = scorer._score
+    scorer._score = lambda sample: bad if sample.prompt == "bad" else score(sample)  # type: ignore[method-assign]
+    with (
+        serve_in_background([scorer], max_cache_bytes=max_cache_bytes) as server,
+        RewardClient([server.target], deadline_s=5) as client,
+    ):
+        holding = held_up(client, scorer)
+        ill = client.submit([grey(1)], scorer="mean", evidence=True, **plain(1, "bad"))
+        well = client.submit([grey(2)], scorer="mean", evidence=True, **plain(1))
+        wait_for(lambda: queued(server) == 2)  # they are of one batch
+        scorer.gate.set()
+        with pytest.raises(ServiceFailedError):
+            ill.result(10)
+        assert isinstance(well.result(10)[0], Scored)
+        assert isinstance(holding.result(10)[0], Scored)
+        assert isinstance(client.score([grey(3)], scorer="mean", **plain(1))[0], Scored)
+        assert len(server.service.cache) == (3 if max_cache_bytes else 0)
+
+
+def test_a_defect_after_scoring_leaves_nobody_waiting(
+    client: RewardClient, server: BackgroundServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr(server.service.cache, "put", broken)
+    with pytest.raises(ServiceFailedError):
+        client.score([grey(1)], scorer="mean", **plain(1))
+    monkeypatch.undo()
+    assert isinstance(client.score([grey(1)], scorer="mean", **plain(1))[0], Scored)
+
+
 def test_bad_items_beside_known_ones_fail_alone(client: RewardClient, scorer: MeanScorer) -> None:
     client.score([grey(1)], scorer="mean", **plain(1))
     outcomes = client.score([b"GIF89a", grey(1), grey(2)], scorer="mean", **plain(3))
@@ -357,8 +406,7 @@ def test_what_is_known_fills_no_queue_and_is_never_too_late(scorer: MeanScorer) 
         RewardClient([server.target], deadline_s=20) as client,
     ):
         client.score(greys(3), scorer="mean", **plain(3))
-        for size in (1, 2):  # what the model takes, as the server knows it: half an hour an item
-            server.service.hosts[0].service_time.observe(size, 1800.0 * size)
+        takes_half_an_hour_an_item(server)
         held = client.submit([*greys(3), grey(9)], scorer="mean", deadline_s=7200, **plain(4, ""))
         assert all(isinstance(one, Scored) for one in held.result(10))
         with pytest.raises(DeadlineExceededError, match="scoring would take about"):
@@ -373,10 +421,60 @@ def test_what_is_known_fills_no_queue_and_is_never_too_late(scorer: MeanScorer) 
         known = client.submit([*greys(3), grey(11)], scorer="mean", deadline_s=7200, **plain(4, "wait"))
         wait_for(lambda: len(scorer.scored_ids) == 9)
         assert server.service.admission.current.items == 1  # three of the four are known
-        assert server.service.admission.current.pixels == 256
+        assert server.service.admission.current.pixels == 4 * 256  # but they are in memory until the call ends
         scorer.gate.set()
         known.result(10)
     assert server.service.admission.current.items == server.service.admission.current.pixels == 0
+
+
+def test_equal_items_of_a_call_take_the_time_of_one(client: RewardClient, server: BackgroundServer) -> None:
+    takes_half_an_hour_an_item(server)
+    with pytest.raises(DeadlineExceededError, match="scoring would take about 3600"):
+        client.score([grey(1), grey(1), grey(2)], scorer="mean", deadline_s=3000, **plain(3))
+    outcomes = client.score([grey(1)] * 3, scorer="mean", deadline_s=3000, **plain(3))
+    assert all(isinstance(one, Scored) for one in outcomes)
+
+
+def test_what_the_model_has_now_is_not_too_late_for_who_asks_the_same(
+    client: RewardClient, server: BackgroundServer, scorer: MeanScorer
+) -> None:
+    takes_half_an_hour_an_item(server)
+    first = client.submit([grey(7)], scorer="mean", deadline_s=7200, **plain(1, "wait"))
+    wait_for(lambda: len(scorer.scored_ids) == 1)
+    again = client.submit([grey(7)], scorer="mean", deadline_s=60, **plain(1, "wait"))
+    wait_for(lambda: queued(server) == 1)
+    assert server.service.admission.current.items == 2  # nobody knows its score yet
+    with pytest.raises(DeadlineExceededError, match="scoring would take about"):
+        client.score([grey(7), grey(8)], scorer="mean", deadline_s=60, **plain(2, "wait"))
+    scorer.gate.set()
+    assert again.result(10) == first.result(10)
+    assert len(scorer.scored_ids) == 1
+    takes_half_an_hour_an_item(server)
+    with pytest.raises(DeadlineExceededError, match="scoring would take about"):  # once the model is done, no more
+        client.score([grey(8)], scorer="mean", deadline_s=60, **plain(1, "wait"))
+
+
+def test_many_known_items_are_answered_in_turns() -> None:
+    """Others use the event loop between a batch's worth of them and the next."""
+
+    async def answered() -> list[int]:
+        config = ServeConfig(max_batch_items=4, max_cache_bytes=MIB)
+        [host] = make_hosts([MeanScorer()], config).values()
+        cache, model_thread = OutcomeCache(MIB, METRICS), ModelThread()
+        queue = batcher.Batcher([host], model_thread, METRICS, cache)
+        call = asyncio.create_task(queue.score(host, [sample_of()] * 10, [b"key"] * 10, 1, math.inf))
+        await asyncio.sleep(0)
+        cache.put(b"key", Scored(0.5))
+        batching, left = asyncio.create_task(queue.run()), [len(host.queue)]
+        while host.queue:
+            await asyncio.sleep(0)
+            left.append(len(host.queue))
+        assert [result.outcome for result in await call] == [Scored(0.5)] * 10
+        batching.cancel()
+        model_thread.close()
+        return left
+
+    assert asyncio.run(answered()) == [10, 6, 2, 0]
 
 
 # --- bounds, and what is told
@@ -483,6 +581,14 @@ def item_of(image: NDArray[np.uint8], item_id: str) -> pb.ScoreItem:
     return pb.ScoreItem(
         id=item_id, images=[pb.Image(rgb=pb.RgbImage(width=width, height=height, rgb8=image.tobytes()))]
     )
+
+
+def takes_half_an_hour_an_item(server: BackgroundServer) -> None:
+    """As the server believes."""
+    times = server.service.hosts[0].service_time
+    times._batches.clear()
+    for size in (1, 2):
+        times.observe(size, 1800.0 * size)
 
 
 def queued(server: BackgroundServer) -> int:
