@@ -7,11 +7,22 @@ page that was loaded from an address cannot have it point elsewhere.
 
 import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from assay.serving.rejection import Rejection
 
-_HOST = re.compile(r"(?P<name>\[[^\[\]]*\]|[^\[\]:]*)(:\d*)?")
+_HOST = re.compile(r"(\[(?P<address>[^\[\]%]+)\]|(?P<name>[^\[\]:]+))(:[0-9]*)?")
+_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+
+
+def plain_name(name: str) -> str:
+    """A host's name as it is compared: in lower case, without the dot of the root."""
+    return name.lower().removesuffix(".")
+
+
+def is_name(name: str) -> bool:
+    """Whether a plain name could be one that a browser sends, which writes others than ASCII in Punycode."""
+    return _NAME.fullmatch(name) is not None
 
 
 def check_host(header: str, allowed: Collection[str]) -> None:
@@ -19,14 +30,12 @@ def check_host(header: str, allowed: Collection[str]) -> None:
 
     Args:
         header: empty if there was none.
-        allowed: names that are right beside localhost.
+        allowed: plain names that are right beside localhost.
 
     Raises:
-        Rejection: HOST_UNKNOWN: it is another name.
+        Rejection: HOST_UNKNOWN: it is another name, or none.
     """
-    matched = _HOST.fullmatch(header)
-    name = matched["name"].strip("[]").lower().removesuffix(".") if matched else ""
-    if name == "localhost" or name.endswith(".localhost") or name in allowed or _is_address(name):
+    if _is_right(header.strip(" \t"), allowed):
         return
     known = ", ".join(["localhost", *allowed])
     raise Rejection(
@@ -37,9 +46,20 @@ def check_host(header: str, allowed: Collection[str]) -> None:
     )
 
 
-def _is_address(name: str) -> bool:
+def _is_right(host: str, allowed: Collection[str]) -> bool:
+    matched = _HOST.fullmatch(host)
+    if matched is None:
+        return False
+    if matched["address"]:
+        return _is_address(matched["address"], ipaddress.IPv6Address)
+    name = plain_name(matched["name"])
+    is_ours = name == "localhost" or name.endswith(".localhost") or name in allowed
+    return is_name(name) and (is_ours or _is_address(name, ipaddress.IPv4Address))
+
+
+def _is_address(text: str, kind: Callable[[str], object]) -> bool:
     try:
-        ipaddress.ip_address(name)
+        kind(text)
     except ValueError:
         return False
     return True

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from assay.images import sniff_format
 from assay.serving.auth import Authenticator
 from assay.serving.grpc_errors import internal_error
+from assay.serving.host_check import plain_name
 from assay.serving.http_errors import error_response
 from assay.serving.http_gate import Gatekeeper
 from assay.serving.http_models import JsonScoreRequest, response_to_json
@@ -42,7 +43,7 @@ def create_app(service: ScoringService, authenticator: Authenticator, config: Se
     _add_routes(app, service)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     largest = config.max_message_bytes or max(info.limits.max_bytes_per_call for info in service.infos)
-    hosts = None if config.has_guard else [name.lower() for name in (config.host, *config.allowed_hosts)]
+    hosts = None if config.has_guard else [plain_name(config.host), *config.allowed_hosts]
     return Gatekeeper(app, authenticator, int(largest * BASE64_OVERHEAD), hosts)
 
 

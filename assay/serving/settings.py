@@ -4,10 +4,11 @@ import ipaddress
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from assay.config import ConfigModel
 from assay.serving.client_limits import ClientLimits
+from assay.serving.host_check import is_name, plain_name
 from assay.serving.logs import LogFormat
 
 
@@ -71,6 +72,16 @@ class ServeConfig(ConfigModel):
     def has_guard(self) -> bool:
         """Whether a token or a certificate stands between strangers and the scorers."""
         return self.token is not None or self.token_file is not None or self.tls is not None
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not is_name(plain_name(host)):
+                raise ValueError(
+                    f"{host!r} is no host name: without scheme, port and wildcards, in ASCII, such as rewards.example"
+                )
+        return tuple(plain_name(host) for host in hosts)
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
