@@ -186,6 +186,8 @@ def test_a_late_call_is_sent_again_whatever_the_budget(monkeypatch: pytest.Monke
 
 
 def test_a_call_is_late_at_half_its_time() -> None:
+    """The clock tells that it is not before; how long after is the machine's to say."""
+    assert attempts.LATE_SHARE == 0.5
     with two_replicas() as replicas, RewardClient(replicas.targets, hedge_budget=1e-9) as client:
         client.list_scorers()
         started_s = time.monotonic()
