@@ -30,7 +30,7 @@ class Row:
         p50_ms, p90_ms, p95_ms, p99_ms: of the latency of answered requests.
         queue_ms, decode_ms, infer_ms: mean of what the service says of its part.
         other_ms: mean of the rest of a call: in the client, on the way, and in the service beside the three.
-        batch_items: mean of the items that the model got at once.
+        batch_items: mean of the items that the model got at once, over the calls of which it got any.
         send_lag_p99_ms: how late requests were sent; much of it means that the measuring machine was the limit.
         failures: images without a score.
         retried, hedged: attempts that the client made again, and second copies of late calls.
@@ -75,7 +75,7 @@ def row(measured: Measurement) -> Row:
         decode_ms=1e3 * _mean(call.decode_s for call in last.calls),
         infer_ms=1e3 * _mean(call.infer_s for call in last.calls),
         other_ms=1e3 * _mean(call.seconds - call.queue_s - call.decode_s - call.infer_s for call in last.calls),
-        batch_items=_mean(call.batch_items for call in last.calls),
+        batch_items=_mean(call.batch_items for call in last.calls if call.batch_items),
         send_lag_p99_ms=percentile(last.lags_s, 0.99) * 1e3,
         failures=merge(measured.windows).failures.total(),
         retried=measured.client.retried if measured.client else 0,

@@ -28,6 +28,7 @@ from assay.bench.session import levels, width_and_height
 from assay.bench.windows import Window, is_stable, merge, percentile
 from assay.client import RewardClient
 from assay.errors import ConfigError, InvalidRequestError
+from assay.statistics import AnsweredCall
 from assay.tasks import GenEvalTask, ObjectClause
 from assay.testing import FaultInjector, serve_in_background
 
@@ -44,6 +45,15 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 def window(images: int, *latencies_s: float) -> Window:
     return Window(seconds=1.0, latencies_s=list(latencies_s), images=images)
+
+
+def test_calls_that_the_model_saw_nothing_of_are_no_batches_of_none() -> None:
+    level = Level("concurrency", 1)
+    calls = [AnsweredCall(1.0, 1, 0.0, 0.0, 0.0, 0.0, batch_items=size) for size in (0, 8, 0, 4)]
+    some = Window(seconds=1.0, latencies_s=[1.0] * 4, calls=calls)
+    none = Window(seconds=1.0, latencies_s=[1.0], calls=calls[:1])
+    assert row(Measurement(level, [some])).batch_items == 6.0
+    assert np.isnan(row(Measurement(level, [none])).batch_items)
 
 
 def test_a_percentile_is_a_measured_value() -> None:

@@ -67,5 +67,5 @@ function timing(times) {
   const legend = Object.entries(parts).map(([name, part]) => element("li", {}, element("span", { class: `swatch ${name}`, "aria-hidden": "true" }), `${name} ${milliseconds(part)}`));
   return element("section", { class: "timing", "aria-label": "Where the time went" }, bar, element("ul", {}, ...legend,
     element("li", {}, element("strong", {}, `total ${milliseconds(total)}`)), element("li", {}, `batch of ${times.batch_items}`),
-    times.spared_items ? element("li", {}, `${times.spared_items} known before`) : null));
+    times.spared_items ? element("li", {}, `${times.spared_items} not scored again`) : null));
 }
