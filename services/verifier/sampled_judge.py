@@ -7,7 +7,7 @@ Facts of the reference, reproduced here one image at a time:
   becomes 1, and of several candidates at 1 the first wins. They are not renormalised over yes and no.
 - An answer is valid if the token, in lower case, is exactly the word; the confidence is of the word in lower case.
 - An answer that is not valid is a number all the same (see `readings.py`). Not so quietly here: its component `valid`
-  is 0, and it is logged.
+  is 0, and the first, the tenth, the hundredth such answer is logged.
 - The follow-up question is asked unless the first answer was no, whatever else it was.
 
 Only the first token decides, so only one is generated where the reference goes on to a hundred.
@@ -45,6 +45,7 @@ class SampledJudge:
     ) -> None:
         self._vlm = vlm
         self._num_answers = self._num_invalid = 0
+        self._next_told = 1
         self._words = (yes, no)
         vocabulary = vlm.tokenizer.get_vocab()
         for field, word in (("answers.affirmative", yes), ("answers.negative", no)):
@@ -100,8 +101,11 @@ class SampledJudge:
 
     def _count(self, word: str, *, is_valid: bool) -> None:
         self._num_answers += 1
-        if not is_valid:
-            self._num_invalid += 1
+        if is_valid:
+            return
+        self._num_invalid += 1
+        if self._num_invalid == self._next_told:
+            self._next_told *= 10
             logger.warning(
                 "the answer %r is neither %r nor %r, and is a number as the published protocol has it; "
                 "%d of %d answers so far",

@@ -112,9 +112,12 @@ def test_an_answer_that_is_none_is_told_and_counted(
         assert SAMPLED[name].components(answers[:1])["valid"] == 0.0
     components = SAMPLED["parm-potential"].components(answers)
     assert (components["score"], components["clarity/valid"], components["valid"]) == (50.0, 0.0, 0.0)
+    for _ in range(10):
+        _ask(judge, 1)
+    # A model that answers nothing valid must not fill the log: the first is told, the tenth, the hundredth.
     assert [record.getMessage().rpartition("; ")[2] for record in caplog.records] == [
         "1 of 2 answers so far",
-        "2 of 3 answers so far",
+        "10 of 11 answers so far",
     ]
 
 
