@@ -260,6 +260,7 @@ def test_an_expired_call_leaves_the_queue_unscored(server: BackgroundServer, sco
         with pytest.raises(grpc.RpcError) as caught:
             stub.Score(request(3), timeout=0.1)
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        wait_for(lambda: sample_value(server, "assay_held", what="items") == 1)  # the server's clock ends later
         scorer.gate.set()
         blocking.result()
         stub.Score(request(), timeout=5)
