@@ -152,7 +152,7 @@ def test_the_policy_stops_scripts_that_got_in(open_page: Callable[..., Any]) -> 
 
 def test_a_wrong_token_is_told_and_a_right_one_is_kept_for_the_tab_alone(open_page: Callable[..., Any]) -> None:
     page = open_page(token="wrong-token-of-that-length")
-    assert "TOKEN_WRONG" in page.locator("#message .error").inner_text()
+    page.wait_for_selector("#message .error >> text=TOKEN_WRONG")  # before it: that there was none
     assert page.locator("#message .error").inner_text().count("request ") == 1
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_label("Token").press("Enter")
