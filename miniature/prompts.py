@@ -70,20 +70,14 @@ def sample_metadata(rng: np.random.Generator, tag: str | None = None) -> GenEval
     return _metadata(tag, placed, f"{_a(second)} {relation} {_a(first)}")
 
 
-def scene_for(metadata: GenEvalMetadata, rng: np.random.Generator, *, tidy: bool = True) -> Scene:
-    """A scene of just the objects that the task names, standing as it says.
-
-    Args:
-        metadata: the task.
-        rng: source of all randomness.
-        tidy: one size, on a lattice, those of a clause in one colour; else each as it comes.
-    """
+def scene_for(metadata: GenEvalMetadata, rng: np.random.Generator) -> Scene:
+    """A tidy scene of just the objects that the task names, standing as it says; those of a clause share a colour."""
     wanted: list[tuple[str, str]] = []
     for clause in metadata["include"]:
-        colors = [clause.get("color") or str(rng.choice(list(COLORS))) for _ in range(1 if tidy else clause["count"])]
-        wanted += [(clause["class"], colors[number % len(colors)]) for number in range(clause["count"])]
+        color = clause.get("color") or str(rng.choice(list(COLORS)))
+        wanted += [(clause["class"], color)] * clause["count"]
     while True:
-        scene = sample_scene(wanted, rng, tidy=tidy)
+        scene = sample_scene(wanted, rng, tidy=True)
         if metadata["tag"] != "position" or _stands(scene, metadata["include"][1]["position"][0]):
             return scene
 

@@ -75,9 +75,9 @@ class Heads(nn.Module):
 
 
 def draw_scenes(number: int, rng: np.random.Generator) -> tuple[list[Scene], list[GenEvalMetadata]]:
-    """Scenes with the task that each was made for; half of them tidy, as generators of the small world draw."""
+    """Scenes with the task that each was made for."""
     tasks = [sample_task(rng) for _ in range(number)]
-    return [scene_for(task, rng, tidy=rng.random() < 0.5) for task in tasks], tasks
+    return [scene_for(task, rng) for task in tasks], tasks
 
 
 def make_batch(
