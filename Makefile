@@ -46,7 +46,9 @@ compose: setup $(TOKEN_FILE)  ## build the services' images, start them, score a
 	export ASSAY_TOKEN_FILE=$(TOKEN_FILE); set -e; \
 	$(BIN)/assay score docs/three_apples.png --class apple --count 3 --target localhost:$${ASSAY_PORT:-50051}; \
 	$(BIN)/assay score docs/three_apples.png --prompt "a photo of three apples" --scorer orm \
-		--target localhost:$${ASSAY_VERIFIER_PORT:-50054}
+		--target localhost:$${ASSAY_VERIFIER_PORT:-50054}; \
+	$(BIN)/assay score docs/three_apples.png --relation apple "left of" umbrella \
+		--target localhost:$${ASSAY_SPATIAL_PORT:-50055}
 
 # Compose hands the file over as it is: the container's user must be able to read it, other users of this machine
 # are kept out by the folder.

@@ -14,9 +14,10 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -25,9 +26,10 @@ import yaml
 from PIL import Image
 
 from assay.outcomes import Scored
-from assay.serving.scorer import Sample
-from assay.tasks import OutcomeTask
-from services.verifier.service import build_scorers
+from assay.serving.scorer import Sample, Scorer
+from assay.tasks import OutcomeTask, SpatialTask, Task
+from services.spatial.service import build_scorers as spatial
+from services.verifier.service import build_scorers as verifier
 
 pytestmark = pytest.mark.docker
 ROOT = Path(__file__).parents[1]
@@ -79,6 +81,12 @@ with RewardClient(["geneval:50051"], token=token, deadline_s=60) as client:
 """
 
 COUNTING = ("--class", "apple", "--count", "3")
+RELATION = ("apple", "left of", "umbrella")
+#: service -> its port, its scorers, one of these, a task for it, and the same on the command line
+JUDGES: dict[str, tuple[int, Callable[[dict[str, Any]], list[Scorer]], str, Task, Sequence[str]]] = {
+    "verifier": (50054, verifier, "orm", OutcomeTask(), ("--prompt", "a photo of three apples")),
+    "spatial": (50055, spatial, "relation", SpatialTask(*RELATION), ("--relation", *RELATION)),
+}
 REPLICAS = 3
 
 
@@ -97,22 +105,32 @@ def free_ports(number: int) -> int:
         return first
 
 
-def health_of(container: str) -> str:
+def wait_until_healthy(container: str) -> None:
     asked = ["docker", "inspect", "--format", "{{.State.Health.Status}}", container]
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    deadline = time.monotonic() + 60
+    while subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip() != "healthy":
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 class Stack:
-    """The compose project of this test."""
+    """A compose project of this test.
 
-    def __init__(self, token_file: Path) -> None:
+    Args:
+        token_file: the services' token, and their clients'.
+        tls: a folder as scripts/make_certificates.sh makes it; switches TLS on.
+    """
+
+    def __init__(self, token_file: Path, tls: Path | None = None) -> None:
+        self.files = ["-f", "docker-compose.yml", *(["-f", "docker-compose.tls.yml"] if tls else [])]
         self.first_port = free_ports(2 * REPLICAS + 4)
         self.port, self.http_port = self.first_port, self.first_port + REPLICAS
         self.verifier_port, self.spatial_port = (self.first_port + 2 * REPLICAS + n for n in (0, 2))
         self.token_file = token_file
         self.environment = {
             **os.environ,
-            "COMPOSE_PROJECT_NAME": f"assay-test-{os.getpid()}",
+            "COMPOSE_PROJECT_NAME": f"assay-test-{'tls-' if tls else ''}{os.getpid()}",
+            "ASSAY_TLS": str(tls),
             "ASSAY_PORT": f"{self.port}-{self.port + REPLICAS - 1}",
             "ASSAY_HTTP_PORT": f"{self.http_port}-{self.http_port + REPLICAS - 1}",
             "ASSAY_VERIFIER_PORT": str(self.verifier_port),
@@ -125,7 +143,7 @@ class Stack:
     def compose(self, *arguments: str, timeout_s: float = 120) -> bytes:
         """Standard output of `docker compose ARGUMENTS`; what it says beside goes to the test's log."""
         done = subprocess.run(
-            ["docker", "compose", "--profile", "train", *arguments],
+            ["docker", "compose", *self.files, "--profile", "train", *arguments],
             cwd=ROOT,
             env=self.environment,
             capture_output=True,
@@ -148,15 +166,59 @@ class Stack:
         """Where the first replica's port is on the host."""
         return self.compose("port", service, str(port)).decode().strip()
 
+    def containers(self, service: str) -> list[str]:
+        return self.compose("ps", "--quiet", service).decode().split()
+
+    @contextmanager
+    def replicas(self) -> Iterator[None]:
+        """Inside, GenEval has several."""
+        self.compose("up", "--wait", "--no-recreate", "--scale", f"geneval={REPLICAS}", "geneval", timeout_s=300)
+        try:
+            yield
+        finally:
+            self.compose("up", "--wait", "--no-recreate", "--scale", "geneval=1", "geneval", timeout_s=120)
+
+    def start(self, *command: str, name: str = "") -> subprocess.Popen[str]:
+        """A command in the trainer's container, which knows the services by their names."""
+        run = ["docker", "compose", *self.files, "--profile", "train", "run", "--rm", "-T", "--no-deps"]
+        run += ["--name", name] if name else []
+        return subprocess.Popen(
+            [*run, "--entrypoint", command[0], "trainer", *command[1:]],
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    @contextmanager
+    def silence(self, container: str, fault: Literal["pause", "partition"]) -> Iterator[None]:
+        """Inside, the container answers nothing: it does not run, or no packet reaches it."""
+        network = f"{self.environment['COMPOSE_PROJECT_NAME']}_rewards"
+        begin = {"pause": ["pause"], "partition": ["network", "disconnect", network]}[fault]
+        end = {"pause": ["unpause"], "partition": ["network", "connect", "--alias", "geneval", network]}[fault]
+        subprocess.run(["docker", *begin, container], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["docker", *end, container], check=True)
+
     def score(
-        self, token_file: Path | None, service: str = "geneval", port: int = 50051, task: Sequence[str] = COUNTING
+        self,
+        token_file: Path | None,
+        service: str = "geneval",
+        port: int = 50051,
+        task: Sequence[str] = COUNTING,
+        tls_ca: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ASSAY_")}
         if token_file is not None:
             environment["ASSAY_TOKEN_FILE"] = str(token_file)
-        picture = ["docs/three_apples.png", *task, "--json"]
+        target = f"localhost:{self.published(service, port).rpartition(':')[2]}"
+        asked = ["docs/three_apples.png", *task, "--json", "--target", target]
+        asked += ["--tls-ca", str(tls_ca)] if tls_ca else []
         return subprocess.run(
-            [sys.executable, "-m", "assay.cli", "score", *picture, "--target", self.published(service, port)],
+            [sys.executable, "-m", "assay.cli", "score", *asked],
             cwd=ROOT,
             env=environment,
             capture_output=True,
@@ -166,18 +228,19 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The images, built, and the service, up and healthy."""
-    if reason := _why_there_is_no_engine():
-        pytest.skip(reason)
+def token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     token_file = tmp_path_factory.mktemp("secrets") / "token"
     token_file.write_text("a-token-of-this-test\n")
     token_file.chmod(0o444)
-    stack = Stack(token_file)
-    stack.compose("build", "geneval", "verifier", "trainer", timeout_s=3000)
+    return token_file
+
+
+@contextmanager
+def running(stack: Stack, *services: str) -> Iterator[Stack]:
+    """The services, up and healthy."""
     try:
         try:
-            stack.compose("up", "--wait", "geneval", "verifier", timeout_s=300)
+            stack.compose("up", "--wait", *services, timeout_s=300)
         except AssertionError:
             print(stack.compose("logs").decode())
             raise
@@ -186,22 +249,34 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.compose("down", "--volumes")
 
 
+@pytest.fixture(scope="module")
+def stack(token_file: Path) -> Iterator[Stack]:
+    """The images, built, and the services, up and healthy."""
+    if reason := _why_there_is_no_engine():
+        pytest.skip(reason)
+    stack = Stack(token_file)
+    stack.compose("build", "geneval", "verifier", "spatial", "trainer", timeout_s=3000)
+    with running(stack, "geneval", "verifier", "spatial"):
+        yield stack
+
+
 def test_a_picture_is_scored_through_the_published_port(stack: Stack) -> None:
     done = stack.score(stack.token_file)
     assert done.returncode == 0, done.stderr
     assert '"strict_correct": 1.0' in done.stdout
 
 
-def test_the_verifier_scores_as_it_does_outside(stack: Stack) -> None:
-    """How good its scores are is not the container's: tests/miniature/test_verifier_quality.py."""
-    task = ("--prompt", "a photo of three apples", "--scorer", "orm")
-    done = stack.score(stack.token_file, "verifier", 50054, task)
+@pytest.mark.parametrize("service", JUDGES)
+def test_a_judge_scores_as_it_does_outside(stack: Stack, service: str) -> None:
+    """How good its scores are is not the container's: tests/miniature has that."""
+    port, build_scorers, name, task, flags = JUDGES[service]
+    done = stack.score(stack.token_file, service, port, [*flags, "--scorer", name])
     assert done.returncode == 0, done.stderr
     (item,) = json.loads(done.stdout)
-    config = yaml.safe_load((ROOT / "configs/services/verifier.yaml").read_text())["scorer"]
-    orm = next(scorer for scorer in build_scorers(config) if scorer.info.name == "orm")
+    config = yaml.safe_load((ROOT / f"configs/services/{service}.yaml").read_text())["scorer"]
+    scorer = next(one for one in build_scorers(config) if one.info.name == name)
     picture = np.asarray(Image.open(ROOT / "docs/three_apples.png").convert("RGB"))
-    (outside,) = orm.score([Sample("", (picture,), "a photo of three apples", OutcomeTask())])
+    (outside,) = scorer.score([Sample("", (picture,), "a photo of three apples", task)])
     assert isinstance(outside, Scored)
     assert item["score"]["value"] == pytest.approx(outside.value, abs=1e-4)
 
@@ -253,44 +328,65 @@ def test_a_service_that_crashes_comes_back_healthy(stack: Stack) -> None:
     assert stack.score(stack.token_file).returncode == 0
 
 
-def test_a_client_shares_its_calls_between_replicas_and_survives_one_that_hangs(stack: Stack) -> None:
-    """It knows the service's name alone. One replica is paused meanwhile: it answers nothing, and refuses nothing."""
-    stack.compose("up", "--wait", "--no-recreate", "--scale", f"geneval={REPLICAS}", "geneval", timeout_s=300)
-    command = ["docker", "compose", "--profile", "train", "run", "--rm", "-T", "--no-deps", "--entrypoint", "python"]
-    scoring = subprocess.Popen(
-        [*command, "trainer", "-c", SCORE_FOR_A_WHILE, "40"],
-        cwd=ROOT,
-        env=stack.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert scoring.stdout is not None
-    assert scoring.stdout.readline()
-    paused = stack.compose("ps", "--quiet", "geneval").decode().split()[0]
-    subprocess.run(["docker", "pause", paused], check=True)
-    try:
+@pytest.mark.parametrize("fault", ["pause", "partition"])
+def test_a_client_shares_its_calls_between_replicas_and_survives_one_that_falls_silent(
+    stack: Stack, fault: Literal["pause", "partition"]
+) -> None:
+    """It knows the service's name alone. One replica answers nothing meanwhile, and refuses nothing."""
+    with stack.replicas():
+        scoring = stack.start("python", "-c", SCORE_FOR_A_WHILE, "40")
+        assert scoring.stdout is not None
+        assert scoring.stdout.readline()
+        silent = stack.containers("geneval")[0]
+        with stack.silence(silent, fault):
+            output, errors = scoring.communicate(timeout=200)
+        assert scoring.returncode == 0, errors
+        seen = json.loads(output.splitlines()[-1])
+        print(seen)
+        assert seen["scored"] > 100
+        assert len(seen["replicas"]) == REPLICAS
+        assert all(calls > 0 for calls in seen["replicas"].values())
+        assert seen["slowest_s"] < 30
+        wait_until_healthy(silent)  # a paused one was found to hang
+
+
+def test_replicas_restarted_one_by_one_under_load_fail_no_call(stack: Stack) -> None:
+    """`assay bench` exits with 1 if any image got no score."""
+    with stack.replicas():
+        bench = "assay bench --target geneval:50051 --concurrency 4 --size 64x64 --class apple --count 3 --window-s 2"
+        name = f"{stack.environment['COMPOSE_PROJECT_NAME']}-bench"
+        loop = f"while [ ! -e /tmp/enough ]; do {bench} --deadline-s 60 || exit 1; done"
+        scoring = stack.start("sh", "-c", loop, name=name)
+        assert scoring.stdout is not None
+        assert scoring.stdout.readline()
+        for container in stack.containers("geneval"):
+            subprocess.run(["docker", "restart", "--time", "60", container], check=True, timeout=120)
+            wait_until_healthy(container)
+        subprocess.run(["docker", "exec", name, "touch", "/tmp/enough"], check=True)
         output, errors = scoring.communicate(timeout=200)
-    finally:
-        subprocess.run(["docker", "unpause", paused], check=True)
-        scoring.kill()
-    assert scoring.returncode == 0, errors
-    seen = json.loads(output.splitlines()[-1])
-    print(seen)
-    assert seen["scored"] > 100
-    assert len(seen["replicas"]) == REPLICAS
-    assert all(calls > 0 for calls in seen["replicas"].values())
-    assert seen["slowest_s"] < 30
-    deadline = time.monotonic() + 60
-    while health_of(paused) != "healthy":  # it was found to hang
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    stack.compose("up", "--wait", "--no-recreate", "--scale", "geneval=1", "geneval", timeout_s=120)
+        print(output)
+        assert scoring.returncode == 0, errors
 
 
 def test_a_service_that_is_stopped_drains_and_ends_well(stack: Stack) -> None:
     stack.compose("stop", "geneval")
     assert stack.state("geneval")["ExitCode"] == 0
+
+
+def test_over_tls_only_who_trusts_its_authority_is_served_and_trainers_do(stack: Stack, tmp_path: Path) -> None:
+    """The engine and the images are those of `stack`."""
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    for folder, *what in ((ours, "ca"), (ours, "server", "localhost", "geneval"), (other, "ca")):
+        subprocess.run(["scripts/make_certificates.sh", str(folder), *what], cwd=ROOT, check=True)
+    (ours / "server.key").chmod(0o444)
+    with running(Stack(stack.token_file, ours), "geneval") as secured:
+        assert '"strict_correct": 1.0' in secured.score(stack.token_file, tls_ca=ours / "ca.pem").stdout
+        for ca in (other / "ca.pem", None):
+            refused = secured.score(stack.token_file, tls_ca=ca)
+            assert refused.returncode != 0
+            assert "Traceback" not in refused.stderr
+        training = ["train", "configs/train/miniature_counting.yaml", *TINY]
+        secured.compose("run", "--rm", "-T", "trainer", *training, timeout_s=600)
 
 
 def _why_there_is_no_engine() -> str | None:
