@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,13 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from page_commands import ROOT, commands_of, make_home
+from page_commands import ENVIRONMENT, ROOT, commands_of, make_home
 from served_geneval import serve_geneval
 
 from assay import RewardConfig
 
 PAGE = "docs/client.md"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="module")

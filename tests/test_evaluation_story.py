@@ -1,21 +1,18 @@
 """docs/evaluation.md, command by command, with a served GenEval; only what needs weights from the hub is left out."""
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from page_commands import ROOT, commands_of, make_home
+from page_commands import ROOT, commands_of, make_home, run_command
 from PIL import Image
 from served_geneval import serve_geneval
 
 from generators.sd3 import SD3Generator
 
 PAGE = "docs/evaluation.md"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 ELSEWHERE = ("stabilityai/", ".venv-mmdet/", " serve ")  # weights of the hub, another environment, the fixture below
 
 
@@ -49,10 +46,7 @@ def test_every_command_of_the_page_runs(home: Path, target: str) -> None:
         command = command.replace("localhost:50051", target)
         if " evaluate " in command:
             command += f" --target {target} --num_images 2 max_prompts=20 num_steps=4"
-        done = subprocess.run(
-            ["bash", "-c", command], cwd=home, env=ENVIRONMENT, capture_output=True, text=True, timeout=240
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        run_command(command, home)
     base, tuned, again = (home / "runs/geneval" / name for name in ("base", "tuned", "again"))
     numbers = json.loads((base / "summary.json").read_text())
     assert numbers["scored"] == 40

@@ -1,7 +1,6 @@
 """docs/image_generation.md, command by command, as a user types them, in a folder with the miniature's checkpoint."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from page_commands import commands_of, make_home
+from page_commands import ENVIRONMENT, commands_of, make_home, run_command
 from PIL import Image
 from served_geneval import serve_geneval
 from served_relation import serve_relation
@@ -22,7 +21,6 @@ ROOT = Path(__file__).parents[1]
 PAGE = "docs/image_generation.md"
 WEIGHTS = ROOT / "miniature/weights/flux2_klein"
 PLANNER = "Qwen3-VL-4B-Instruct"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +47,7 @@ def test_every_command_of_the_page_runs(home: Path, relation_service: str) -> No
     assert sum("localhost:50055" in command for command in commands) == 1
     for command in commands:
         command = command.replace("localhost:50055", relation_service)
-        done = subprocess.run(
-            ["bash", "-c", command], cwd=home, env=ENVIRONMENT, capture_output=True, text=True, timeout=240
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        done = run_command(command, home)
         assert "Traceback" not in done.stderr
     check_images(home)
     check_scores(home)

@@ -1,14 +1,11 @@
 """docs/training_at_scale.md, command by command, where no GPU is needed; its three runs have the same numbers."""
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
-from page_commands import ROOT, commands_of, make_home
+from page_commands import commands_of, make_home, run_command
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 # Fewer pictures and steps: what is shown is that the commands are right.
 SHORT = "algorithm.optimizer_steps_per_epoch=2 algorithm.images_per_step=4 algorithm.micro_batch_size=2"
 
@@ -20,10 +17,7 @@ def test_every_command_of_the_page_runs(tmp_path: Path) -> None:
     assert len(commands) == 4
     for command in commands:
         command = f"{command} {SHORT}" if " train " in command else command.replace("--sft 64", "--sft 8")
-        done = subprocess.run(
-            ["bash", "-c", command], cwd=home, env=ENVIRONMENT, capture_output=True, text=True, timeout=200
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        run_command(command, home)
     one, two, sharded = (_numbers(home / "runs" / name / "metrics.jsonl") for name in ("one", "two", "sharded"))
     assert len(one) == 4
     assert two == pytest.approx(one, rel=1e-3)

@@ -1,16 +1,13 @@
 """docs/training.md, command by command, with a served GenEval: each run cut down to one epoch."""
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from page_commands import ROOT, commands_of, make_home
+from page_commands import commands_of, make_home, run_command
 from served_geneval import serve_geneval
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 FEWER = {"--sft 2000": "--sft 20", "--pairs 400": "--pairs 8", "--edits 200": "--edits 8"}
 SHORT = ["run.epochs=1", "run.threads=1", "run.trackers=[]", "evaluation.num_images=2", "evaluation.num_steps=2"]
 ONLINE = ["sampling.groups_per_epoch=4", "sampling.group_size=2", "sampling.num_steps=5"]
@@ -35,7 +32,7 @@ def test_every_command_of_the_page_runs(home: Path, target: str) -> None:
     commands = [command for command in commands_of("docs/training.md") if " serve " not in command]
     assert len(commands) == 7
     for command in commands:
-        subprocess.run(_shortened(command, target), shell=True, cwd=home, env=ENVIRONMENT, check=True)
+        run_command(_shortened(command, target), home)
     for run in ("miniature_fast", "miniature_sft", "after_sft", "miniature_dpo_offline", "miniature_klein_editing"):
         assert (home / "runs" / run / "lora/pytorch_lora_weights.safetensors").is_file()
         assert (home / "runs" / run / "table.md").is_file()

@@ -1,15 +1,13 @@
 """docs/verifier_training.md, docs/best_of_n.md and docs/show_o_training.md, command by command, with less of all."""
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from page_commands import ROOT, commands_of, make_home
+from page_commands import ROOT, commands_of, make_home, run_command
 from PIL import Image
 from served_geneval import serve, serve_geneval
 
@@ -18,7 +16,6 @@ from assay.outcomes import Scored
 from assay.tasks import OutcomeTask
 
 pytestmark = pytest.mark.timeout(900)
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 FEW = "num_candidates=4 batch_size=4 max_prompts=3 held_out=0.3"
 BRIEF = "epochs=null max_steps=2 batch_size=2 threads=1"
 SHORT = (
@@ -39,13 +36,6 @@ def geneval(home: Path) -> Iterator[str]:
         yield address
 
 
-def run(command: str, home: Path) -> None:
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=home, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-
-
 def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
@@ -58,12 +48,12 @@ def lines(path: Path) -> list[Any]:
 def test_verifiers_are_trained_and_served_as_their_page_says(home: Path, geneval: str) -> None:
     serve_first, data, orm, parm, serve_last = commands_of("docs/verifier_training.md")
     assert serve_first.startswith(".venv/bin/assay serve geneval ")
-    run(f"{data} {FEW} --target {geneval}", home)
+    run_command(f"{data} {FEW} --target {geneval}", home)
     found = read(home / "runs/verifier_data/summary.json")
     assert (found["candidates"], found["prompts"]["done"]) == (12, 3)
     assert read(home / "runs/verifier_data/orm_held_out.json")
     for command in (orm, parm):
-        run(f"{command} {BRIEF}", home)
+        run_command(f"{command} {BRIEF}", home)
     kinds = {"orm": {"orm"}, "parm": {"orm", "clarity", "potential"}}
     for name in kinds:
         held_out = lines(home / f"runs/miniature_{name}/held_out.jsonl")
@@ -83,9 +73,9 @@ def test_the_best_of_n_is_drawn_chosen_and_judged_as_its_page_says(home: Path, g
     assert serve_last == ".venv/bin/assay serve geneval"
     with serve(serve_verifier.split()[2:], home) as verifier:
         fewer = f"eval_num=1 max_prompts=2 batch_size=3 verifiers.parm.targets=[{verifier}]"
-        run(f"{parm} search_num=3 {fewer}", home)
-        run(f"{alone} {fewer}", home)
-    run(f"{judge} --target {geneval}", home)
+        run_command(f"{parm} search_num=3 {fewer}", home)
+        run_command(f"{alone} {fewer}", home)
+    run_command(f"{judge} --target {geneval}", home)
     chosen, drawn = (read(home / f"runs/best_of_n/{name}/summary.json") for name in ("showo_parm", "showo"))
     assert (chosen["images"], drawn["images"]) == (2, 2)
     assert set(chosen["asked"]) <= {"clarity", "potential", "outcome"}
@@ -100,7 +90,7 @@ def test_the_best_of_n_is_drawn_chosen_and_judged_as_its_page_says(home: Path, g
 def test_preferences_are_learnt_as_the_page_of_show_o_says(home: Path, geneval: str) -> None:
     serve_first, data, train = commands_of("docs/show_o_training.md")
     assert " serve geneval " in serve_first
-    run(data.replace("--pairs 400", "--pairs 8"), home)
-    run(f"{train} {SHORT} 'rewards.0.targets=[{geneval}]'", home)
+    run_command(data.replace("--pairs 400", "--pairs 8"), home)
+    run_command(f"{train} {SHORT} 'rewards.0.targets=[{geneval}]'", home)
     assert (home / "runs/miniature_showo_dpo/lora").is_dir()
     assert (home / "runs/miniature_showo_dpo/table.md").is_file()

@@ -1,16 +1,13 @@
 """docs/quickstart.md, command by command, with a served GenEval and less of everything; and that of docs/faq.md."""
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from page_commands import ROOT, commands_of, make_home
+from page_commands import commands_of, make_home, run_command
 from served_geneval import serve_geneval
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 SHORT = {
     " train ": "run.epochs=1 run.threads=1 run.trackers=[] evaluation.num_images=2 evaluation.num_steps=2 "
     "sampling.groups_per_epoch=4 sampling.group_size=2 sampling.num_steps=5 'rewards.0.targets=[{target}]'",
@@ -32,16 +29,7 @@ def target(home: Path) -> Iterator[str]:
 
 def run(command: str, home: Path, target: str) -> str:
     [further] = [further for verb, further in SHORT.items() if verb in command]
-    done = subprocess.run(
-        f"{command} {further.format(target=target)}",
-        shell=True,
-        cwd=home,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return run_command(f"{command} {further.format(target=target)}", home).stdout
 
 
 def test_every_command_of_the_page_runs(home: Path, target: str) -> None:

@@ -1,13 +1,11 @@
 """docs/spatial_tasks.md, command by command, with a served judge in place of the service; and the configurations."""
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from page_commands import ROOT, commands_of, make_home
+from page_commands import ROOT, commands_of, make_home, run_command
 from pointing_judges import PointingJudge, knows
 
 from assay.config import load_config
@@ -16,7 +14,6 @@ from pipelines.spatial_tasks.evaluation.metrics import named_metrics
 from pipelines.spatial_tasks.zero_shot import TASKS, ZeroShotSettings
 
 PAGE = "docs/spatial_tasks.md"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 #: What makes a command small: what is shown is that it is right.
 SMALLER = {
     "miniature.x3": "--scenes 5",
@@ -67,10 +64,7 @@ def trains(command: str) -> bool:
 
 def run(command: str, home: Path) -> None:
     command += "".join(f" {flags}" for name, flags in SMALLER.items() if name in command)
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=home, env=ENVIRONMENT, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    run_command(command, home)
 
 
 @pytest.mark.parametrize(
