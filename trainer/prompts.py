@@ -104,7 +104,7 @@ def draw_epoch(
 ) -> list[RolloutSample]:
     """All samples of an epoch over all processes, group by group; the same for the same seed and epoch.
 
-    Prompts are drawn without repeats until all have been used.
+    Within an epoch, prompts are drawn without repeats until all have been used.
     """
     rng = np.random.default_rng((seed, epoch))
     order = np.concatenate([rng.permutation(len(prompts)) for _ in range(-(-num_groups // len(prompts)))])

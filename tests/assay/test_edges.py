@@ -72,7 +72,7 @@ requests = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(requests)
 def test_any_request_gets_outcomes_or_a_named_refusal(
     stub: pb_grpc.RewardServiceStub, message: pb.ScoreRequest
@@ -88,7 +88,7 @@ def test_any_request_gets_outcomes_or_a_named_refusal(
         assert result.error.code != grpc.StatusCode.INTERNAL.value[0], result.error.message
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_request_are_refused(server: BackgroundServer, data: bytes) -> None:
     with grpc.insecure_channel(server.target) as channel:

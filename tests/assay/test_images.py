@@ -137,14 +137,14 @@ def test_objects_that_are_no_images_are_refused() -> None:
         to_rgb8([1, 2, 3])
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(["PNG", "WEBP", "JPEG"]), st.binary(max_size=200))
 def test_random_bytes_never_raise_anything_else(image_format: str, data: bytes) -> None:
     with pytest.raises(BadImageError):
         decode(data, image_format, LIMITS)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(["PNG", "WEBP", "JPEG"]), st.data())
 def test_damaged_files_decode_or_are_refused(image_format: str, data: st.DataObject) -> None:
     file = bytearray(encode(RANDOM, image_format))

@@ -23,7 +23,7 @@ def _holds(scene: Scene, relation: tuple[str, str, str]) -> bool:
     return named in relative_position(box, other, 0.1)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 2**32))
 def test_the_relation_holds_afterwards_and_names_what_was_moved(seed: int) -> None:
     edit = sample_edit(np.random.default_rng(seed))

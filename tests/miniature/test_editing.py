@@ -31,7 +31,7 @@ from services.geneval.task_check import check_task
 SEEDS = st.integers(0, 2**32)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=SEEDS)
 def test_the_result_obeys_the_instruction(seed: int) -> None:
     edit = sample_edit(np.random.default_rng(seed))
@@ -61,7 +61,7 @@ def test_the_result_obeys_the_instruction(seed: int) -> None:
         assert is_free((gone[0].left, gone[0].top), (come[0],))  # it moves clear of where it was
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=SEEDS)
 def test_what_is_not_named_stays_to_the_pixel(seed: int) -> None:
     edit = sample_edit(np.random.default_rng(seed))
@@ -74,7 +74,7 @@ def test_what_is_not_named_stays_to_the_pixel(seed: int) -> None:
     assert len(edit.kept) == len(edit.source.objects) - (edit.operation != "add")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=SEEDS)
 def test_objects_stand_apart_before_and_after(seed: int) -> None:
     edit = sample_edit(np.random.default_rng(seed))
@@ -87,7 +87,7 @@ def test_objects_stand_apart_before_and_after(seed: int) -> None:
                 assert max(gaps) >= GAP
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=SEEDS)
 def test_the_named_object_is_the_only_one_of_its_class(seed: int) -> None:
     edit = sample_edit(np.random.default_rng(seed))
@@ -96,7 +96,7 @@ def test_the_named_object_is_the_only_one_of_its_class(seed: int) -> None:
         assert [item.class_name for item in edit.source.objects].count(gone.class_name) == 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=SEEDS)
 def test_the_task_accepts_the_result_and_nothing_with_other_objects(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -19,7 +19,7 @@ from miniature.tokenizer import MAX_LENGTH, build_tokenizer
 from miniature.world import GAP, IMAGE_SIDE, sample_scene
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), number=st.integers(0, 10))
 def test_objects_stand_apart_and_inside(seed: int, number: int) -> None:
     rng = np.random.default_rng(seed)

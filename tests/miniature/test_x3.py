@@ -105,7 +105,7 @@ def test_zoom_and_border_by_hand() -> None:
     assert not is_in_view(Camera(60, -24, 1.0).see(item))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=SEEDS)
 def test_objects_of_a_view_do_not_touch_and_are_seen_as_asked(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -21,14 +21,55 @@ MINIATURE = ROOT / "configs/train/miniature_counting.yaml"
 #: Those of judges are tested in tests/trainer/vlm.
 OTHERS = ("_orm", "_parm", "_spatial")
 CONFIGS = [path for path in sorted((ROOT / "configs/train").glob("*.yaml")) if not path.stem.endswith(OTHERS)]
+#: (processes of the command at the file's head, groups, images, optimizer steps, micro-batches of a process, passes to
+#: sample, passes to train, reward calls), worked out by hand from the file's numbers.
+AMOUNTS = {
+    "flux1_dev_counting_fast": (8, 48, 1152, 2, 48, 6, 3, 384),
+    "flux2_klein_base_counting_nft": (8, 48, 768, 1, 24, 16, 10, 192),
+    "miniature_counting": (1, 16, 256, 4, 16, 8, 4, 16),
+    "miniature_cps": (1, 16, 256, 4, 16, 8, 2, 16),
+    "miniature_dpo": (1, 32, 256, 4, 16, 8, 8, 16),
+    "miniature_dpo_offline": (1, 96, 192, 6, 6, 0, 2, 0),
+    "miniature_fast": (1, 16, 256, 4, 16, 8, 2, 16),
+    "miniature_flux_fast": (1, 16, 256, 4, 16, 8, 2, 16),
+    "miniature_guard": (1, 16, 256, 4, 16, 8, 2, 16),
+    "miniature_klein_editing": (1, 16, 256, 4, 16, 8, 2, 16),
+    "miniature_nft": (1, 16, 256, 4, 16, 8, 2, 16),
+    "miniature_reference": (1, 16, 256, 2, 16, 16, 7, 16),
+    "miniature_rwr": (1, 16, 256, 4, 16, 8, 2, 16),
+    "miniature_sft": (1, 0, 800, 25, 25, 0, 1, 0),
+    "miniature_showo_dpo": (1, 96, 192, 6, 6, 0, 4, 0),
+    "miniature_showo_dpo_online": (1, 24, 192, 2, 6, 24, 4, 12),  # a micro-batch of 32 goes out in two calls
+    "miniature_showo_sft": (1, 0, 1600, 50, 50, 0, 1, 0),
+    "miniature_spatial_and_counting": (1, 32, 256, 4, 16, 8, 4, 32),  # two scorers
+    "miniature_spatial_reward": (1, 16, 256, 4, 16, 8, 4, 16),
+    "sd35l_counting_fast": (8, 48, 1152, 2, 24, 10, 3, 192),
+    "sd35m_counting": (4, 48, 576, 2, 24, 40, 10, 96),
+    "sd35m_counting_dpo": (8, 32, 768, 1, 8, 80, 39, 64),
+    "sd35m_counting_fast": (8, 48, 1152, 2, 16, 10, 3, 128),
+    "sd35m_counting_guard": (8, 48, 1152, 2, 18, 20, 9, 144),
+    "sd35m_counting_nft": (8, 48, 1152, 1, 12, 10, 10, 96),
+    "sd35m_sft": (1, 0, 3200, 100, 400, 0, 1, 0),
+    "showo_dpo": (8, 2000, 4000, 125, 125, 0, 2, 0),
+}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_shipped_configurations_are_valid(path: Path) -> None:
+def test_shipped_configurations_are_valid_and_amount_to_what_they_should(path: Path) -> None:
     config = load_config(TrainConfig, path)
     launched = re.search(r"configs/accelerate/(\w+)\.yaml|--num_processes (\d+)", path.read_text())
     processes = 1 if launched is None else int(launched[2] or ACCELERATE_PROCESSES[launched[1]])
-    arithmetic(config, processes)
+    amounts = arithmetic(config, processes, second_branch=not path.stem.startswith(("flux1", "miniature_flux")))
+    assert AMOUNTS[path.stem] == (
+        amounts.processes,
+        amounts.groups,
+        amounts.images,
+        amounts.optimizer_steps,
+        amounts.micro_batches,
+        amounts.sampling_passes,
+        amounts.training_passes,
+        amounts.reward_calls,
+    )
     made = ("runs/data", "data")  # by the command at the file's head, or by the user
     for prompts in (config.prompts.train, config.prompts.test):
         assert prompts is None or str(prompts).startswith(made) or (ROOT / prompts).is_file()

@@ -5,7 +5,7 @@ import torch
 
 from generators.sd3 import SD3Generator
 from trainer.algorithms.algorithm import TrainingBatch
-from trainer.algorithms.flow_grpo import FlowGrpo, FlowGrpoConfig, clipped_policy_loss, trained_steps
+from trainer.algorithms.flow_grpo import FlowGrpo, FlowGrpoConfig, _measure, clipped_policy_loss, trained_steps
 from trainer.algorithms.grpo_guard import GrpoGuard, GrpoGuardConfig
 from trainer.metric_sums import MetricSums
 from trainer.prompts import PromptTask, RolloutSample
@@ -113,6 +113,36 @@ def test_trained_steps() -> None:
     assert all(len(set(row)) == 5 and max(row) < 9 for row in drawn.tolist())
     assert len({tuple(row) for row in drawn.tolist()}) > 1
     assert torch.equal(trained_steps(config, 10, [3]), drawn[3:4])  # a sample's steps do not depend on its batch
+
+
+def test_a_window_is_that_of_the_group_not_of_the_image(tiny_generator: SD3Generator) -> None:
+    """Eight groups of four: equal within each, whatever the images' own seeds, and not equal in all."""
+    config = _grpo(window={"size": 2, "first": 0, "last": 4})
+    algorithm = FlowGrpo(config, tiny_generator, None, num_steps=NUM_STEPS, guidance_scale=1.0, noise_level=0.7)
+    samples = [
+        RolloutSample(PromptTask("two apples", None), group=group, seed=4 * group + member, group_seed=100 + group)
+        for group in range(8)
+        for member in range(4)
+    ]
+    plan = algorithm.plan(samples, NUM_STEPS)
+    starts = plan.trained[:, 0].reshape(8, 4)
+    assert (starts == starts[:, :1]).all()
+    assert len(set(starts[:, 0].tolist())) > 1
+
+
+def test_clip_fractions_by_hand() -> None:
+    """Of ratios 1.3, 0.7 and 1 with clip range 0.1; a fourth sample has no advantage and is not counted."""
+    ratio = torch.tensor([1.3, 0.7, 1.0, 5.0])
+    kept, steps, nothing = torch.tensor([1.0, 1.0, 1.0, 0.0]), torch.tensor([0, 0, 1, 1]), torch.zeros(4)
+    metrics = MetricSums()
+    _measure(metrics, kept, steps, nothing, nothing, nothing, ratio.log(), 0.1)
+    found = metrics.means()
+    assert found["clip_fraction_above"] == found["clip_fraction_below"] == pytest.approx(1 / 3)
+    assert found["clip_fraction"] == pytest.approx(2 / 3)
+    assert found["clip_fraction_step/00"] == 1
+    assert found["clip_fraction_step/01"] == 0
+    assert found["ratio_step/00"] == pytest.approx(1.0)
+    assert found["first_ratio_deviation"] == pytest.approx(0.3)
 
 
 def test_clipping_by_hand() -> None:

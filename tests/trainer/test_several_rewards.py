@@ -110,3 +110,14 @@ def test_rewards_that_cancel_out_teach_nothing(first: np.ndarray, weight: float)
         found = decoupled_advantages(opposite, [weight, weight], groups, global_std=global_std)
         assert not found.any()
     assert not group_advantages(weight * first + weight * (1 - first), groups, global_std=True).any()
+
+
+def test_strict_rewards_tell_a_total_of_one_from_all_others() -> None:
+    """Group 0 has 1 and 0.5, group 1 has 0.75 and 0: strictly 1 and 0, and a tie of zeros, which teaches nothing."""
+    table = RewardTable(np.array([1.0, 0.5, 0.75, 0.0]), GROUPS, {}, fills=0, own=slice(0, 4))
+    config = AdvantagesConfig(std="group", strict_reward=True)
+    expected = 0.5 / (0.5 + EPSILON)
+    np.testing.assert_allclose(table.own_advantages(config, []), [expected, -expected, 0, 0])
+    metrics = table.metrics(config, [])
+    assert (metrics["zero_std_ratio"], metrics["strict"], metrics["reward_std_mean"]) == (0.5, 0.25, 0.25)
+    assert metrics["reward_mean"] == 0.5625  # what is shown stays the reward itself

@@ -13,7 +13,7 @@ from linear_model import LinearModel, no_prompts
 from trainer.algorithms.fast import WindowConfig, window_plan
 from trainer.cps import cps_step
 from trainer.flow_sde import sde_step
-from trainer.sampling import StepPlan, sample_trajectory
+from trainer.sampling import StepPlan, guided_velocity, sample_trajectory
 
 
 def _sigmas(num_steps: int) -> list[float]:
@@ -97,6 +97,19 @@ def test_windows_lie_where_they_may_and_groups_share_them(size: int, first: int,
 def test_all_places_of_a_window_are_drawn() -> None:
     plan = window_plan(WindowConfig(size=2, first=1, last=4), range(200), 8, 0.7)
     assert set(plan.trained[:, 0].tolist()) == {1, 2, 3}
+
+
+@pytest.mark.parametrize(("detach", "expected"), [(False, 1.0), (True, 3.0)])
+def test_the_unconditional_branch_may_have_no_gradient(detach: bool, expected: float) -> None:
+    """Both branches of this model are v = w x: (1 - g) w x + g w x. Detached, dv / dw is g x in place of x."""
+    model, latents = LinearModel(0.5), torch.tensor([[1.0]])
+    velocity = guided_velocity(
+        model, latents, torch.ones(1), no_prompts(1), no_prompts(1), guidance_scale=3.0, detach_unconditional=detach
+    )
+    assert velocity.item() == pytest.approx(0.5)
+    velocity.sum().backward()
+    assert model.weight.grad is not None
+    assert model.weight.grad.item() == pytest.approx(expected)
 
 
 def test_a_trajectory_keeps_the_steps_that_are_trained() -> None:

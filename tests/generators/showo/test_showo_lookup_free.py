@@ -1,7 +1,7 @@
 """Codes are the signs of numbers, most significant first: nothing is lost on the way and back."""
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from generators.showo.lookup_free import LookupFreeQuantizer
@@ -23,7 +23,6 @@ def test_zero_counts_as_not_above_zero() -> None:
     assert LookupFreeQuantizer(3).codes(torch.zeros(1, 3, 1, 1)).tolist() == [[0]]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 8), st.data())
 def test_every_code_survives_the_way_to_signs_and_back(bits: int, data: st.DataObject) -> None:
     quantizer = LookupFreeQuantizer(bits)
@@ -32,7 +31,6 @@ def test_every_code_survives_the_way_to_signs_and_back(bits: int, data: st.DataO
     assert torch.equal(quantizer.codes(signs), codes)
 
 
-@settings(deadline=None)
 @given(st.lists(NUMBERS, min_size=10, max_size=10), st.floats(0.25, 8, width=32))
 def test_codes_depend_on_signs_alone(numbers: list[float], scale: float) -> None:
     quantizer = LookupFreeQuantizer(5)
@@ -43,7 +41,6 @@ def test_codes_depend_on_signs_alone(numbers: list[float], scale: float) -> None
     assert codes[0].tolist() == [int("".join(bits), 2) for bits in digits]
 
 
-@settings(deadline=None)
 @given(st.lists(NUMBERS, min_size=10, max_size=10))
 def test_training_sees_signs_and_an_unbroken_gradient(numbers: list[float]) -> None:
     quantizer = LookupFreeQuantizer(5)

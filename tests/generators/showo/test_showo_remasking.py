@@ -3,7 +3,7 @@
 import math
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from generators.showo.remasking import gumbel, lowest_confidence
@@ -41,7 +41,6 @@ def test_the_noise_is_gumbel_noise_and_finite_at_both_ends() -> None:
     assert torch.allclose(ends, torch.tensor([-math.log(-math.log(1e-20)), -math.log(1e-20)]))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 40), st.floats(0, 1, width=32), st.data())
 def test_exactly_as_many_as_asked_for_and_none_that_is_known(
     seed: int, tokens: int, temperature: float, data: st.DataObject
