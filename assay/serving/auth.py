@@ -5,6 +5,7 @@ looked for first, so those behind the same proxy who have one are not kept out.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
 from assay.serving.failed_attempts import FailedAttempts
 from assay.serving.metrics import Metrics
@@ -32,6 +33,9 @@ class Authenticator:
         self._tokens = tokens
         self._attempts = attempts
         self._metrics = metrics
+        if tokens is not None:
+            for door, why in product(("grpc", "http"), ("TOKEN_MISSING", "TOKEN_WRONG")):
+                metrics.failed_authentications.labels(door, why)  # 0 from the start: see Metrics
 
     @classmethod
     def from_config(cls, config: ServeConfig, metrics: Metrics) -> "Authenticator":

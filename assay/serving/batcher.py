@@ -41,6 +41,8 @@ class Batcher:
         self._work_arrived = asyncio.Event()
         self._busy_until_s = 0.0
         self._keys_in_model: frozenset[bytes | None] = frozenset()
+        for host in hosts:
+            metrics.out_of_memory.labels(host.info.name)  # 0 from the start: see Metrics
 
     def is_scoring(self, key: bytes | None) -> bool:
         """Whether the model has an item of this key now."""

@@ -105,6 +105,21 @@ def test_every_metric_of_ours_is_looked_at() -> None:
     assert {name for name in names if not re.search(rf"\b{name}{endings}\b", asked)} == set()
 
 
+def test_what_alerts_want_the_growth_of_is_there_before_it_grows(tmp_path: Path) -> None:
+    """Prometheus sees none in a series that begins with its first event, be it a thousand wrong tokens at once."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("trainer sixteen-characters\n")
+    with serve_in_background([MeanScorer()], token_file=tokens) as server:
+        families = [*server.service.metrics.registry.collect()]
+    found = {(sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples}
+    doors = [("grpc", "TOKEN_MISSING"), ("grpc", "TOKEN_WRONG"), ("http", "TOKEN_MISSING"), ("http", "TOKEN_WRONG")]
+    first = [("assay_failed_authentications_total", *labels) for labels in doors]
+    first += [("assay_out_of_memory_total", "mean"), ("assay_failed_reloads_total", "token_file")]
+    assert {labels: found.get(labels) for labels in first} == dict.fromkeys(first, 0.0)
+    grown = {name for rule in rules() for name in re.findall(r"increase\((\w+)\[", rule["expr"])}
+    assert grown == {name for name, *_ in first}
+
+
 def test_the_codes_and_reasons_in_queries_are_real() -> None:
     import grpc
 
@@ -141,6 +156,22 @@ def test_the_files_name_each_other() -> None:
     [source] = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
     used = {panel["datasource"]["uid"] for panel in dashboard()["panels"] if panel["type"] != "row"}
     assert used == {source["uid"]}
+
+
+def test_rates_are_over_as_much_as_prometheus_asks_for() -> None:
+    """Grafana's shortest `$__rate_interval` is four times what it takes for Prometheus' interval: 15 s, if not told."""
+    [source] = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"]
+    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["global"]
+    assert source["jsonData"]["timeInterval"] == scraped["scrape_interval"]
+
+
+def test_numbers_are_those_of_now_and_curves_can_be_at_zero() -> None:
+    """Asked for a range, a stat shows the last value in it: that of an hour ago if there was none since."""
+    for panel in dashboard()["panels"]:
+        asked = [(target.get("instant"), target.get("range")) for target in panel.get("targets", ())]
+        assert panel["type"] != "stat" or asked == [(True, False)], panel["title"]
+        scale = panel.get("fieldConfig", {}).get("defaults", {}).get("custom", {}).get("scaleDistribution", {})
+        assert scale.get("type") != "log", panel["title"]
 
 
 def test_panels_do_not_overlap() -> None:
