@@ -1,7 +1,8 @@
 """Lines of a data file: images with prompts (supervised fine-tuning), or pairs of images (offline preferences).
 
-JSONL, paths relative to the file: {"image", "prompt"}, or {"chosen", "rejected", "prompt"}. A GenEval task, in the line
-itself or in its `metadata`, says what services should judge an image by; more fields are left alone.
+JSONL, paths relative to the file: {"image", "prompt"}, or {"chosen", "rejected", "prompt"}. `references` lists the
+pictures that an editing model starts from. A GenEval task, in the line itself or in its `metadata`, says what services
+should judge an image by; more fields are left alone.
 """
 
 import json
@@ -12,32 +13,40 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from assay.errors import ConfigError
 from assay.tasks import GenEvalTask
 from trainer.algorithms.captioned import CaptionedConfig
 from trainer.config import TrainConfig
+from trainer.prompts import PromptTask, check_references, listed_references
 
 
 @dataclass(frozen=True)
 class DataRow:
-    """One line: the prompt, the image to learn from (of a pair, first the better one), and its task, if it has one."""
+    """One line: the prompt, the image to learn from (of a pair, first the better one), its task and its references."""
 
     prompt: str
     images: tuple[Path, ...]
     task: GenEvalTask | None = None
+    references: tuple[Path, ...] = ()
+
+    @property
+    def asked(self) -> PromptTask:
+        """What the model is asked for."""
+        return PromptTask(self.prompt, None, self.references)
 
 
 def read_rows(path: Path, image_fields: Sequence[str]) -> list[DataRow]:
     """Read a data file.
 
     Raises:
-        ConfigError: it is missing or empty, a line lacks a field, or an image is not there; names line and field.
+        ConfigError: it is missing or empty, a line lacks a field, an image is not there, or the lines' references are
+            not alike; names line and field.
     """
     if not path.is_file():
         raise ConfigError(f"algorithm.data: file {path} does not exist")
-    rows = []
+    rows: dict[int, DataRow] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
@@ -47,7 +56,8 @@ def read_rows(path: Path, image_fields: Sequence[str]) -> list[DataRow]:
             if others := [field for field, text in texts.items() if not isinstance(text, str)]:
                 raise TypeError(f"{others[0]} is {texts[others[0]]!r}, not a text")
             images = tuple(path.parent / texts[field] for field in image_fields)
-            row = DataRow(texts["prompt"], images, _task(values.get("metadata") or values))
+            references = listed_references(values, path.parent)
+            row = DataRow(texts["prompt"], images, _task(values.get("metadata") or values), references)
         except json.JSONDecodeError as error:
             raise ConfigError(f"algorithm.data: {path}, line {number} is not JSON: {error}") from None
         except (AttributeError, KeyError, TypeError) as error:
@@ -55,10 +65,11 @@ def read_rows(path: Path, image_fields: Sequence[str]) -> list[DataRow]:
             raise ConfigError(f"algorithm.data: {path}, line {number} must have the fields {wanted}: {error}") from None
         if missing := [str(file) for file in row.images if not file.is_file()]:
             raise ConfigError(f"algorithm.data: {path}, line {number}: {', '.join(missing)} does not exist")
-        rows.append(row)
+        rows[number] = row
     if not rows:
         raise ConfigError(f"algorithm.data: {path} has no line")
-    return rows
+    check_references(f"algorithm.data: {path}", {number: row.references for number, row in rows.items()})
+    return list(rows.values())
 
 
 def read_data(config: TrainConfig) -> list[DataRow]:
@@ -73,7 +84,7 @@ def _task(values: Any) -> GenEvalTask | None:
 
 
 def read_picture(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(height, width, 3) uint8, resized where it has another size than `size`, width and height in pixels.
+    """(height, width, 3) uint8: as large as `size`, width and height in pixels, cut to that shape around its centre.
 
     Raises:
         ConfigError: it cannot be read.
@@ -82,4 +93,4 @@ def read_picture(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
         image = Image.open(path).convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
         raise ConfigError(f"algorithm.data: {path} is not an image that can be read: {error}") from error
-    return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.LANCZOS))
+    return np.asarray(image if image.size == size else ImageOps.fit(image, size, Image.Resampling.LANCZOS))

@@ -1,6 +1,7 @@
 """Batches from a file of images with prompts, or of pairs of images (see `trainer.data_rows`)."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ class DatasetSource:
             self._per_step, self._size = algorithm.pairs_per_epoch // self._steps, algorithm.micro_batch_pairs
             self._dropout = 0.0
 
+    @property
+    def prompts(self) -> list[PromptTask]:
+        """All that may be asked for in the run."""
+        asked = [row.asked for row in self.rows]
+        return asked if self._dropout == 0 else [*asked, *map(_without_text, asked)]
+
     def steps(self, epoch: int) -> Iterator[list[TrainingBatch]]:
         order = self._order(epoch).reshape(self._steps, self._per_step)
         share = self._per_step // self._accelerator.num_processes
@@ -111,7 +118,12 @@ class DatasetSource:
 
     def _prompt(self, row: DataRow, seed: int) -> PromptTask:
         dropped = np.random.default_rng(seed).random() < self._dropout
-        return EMPTY if dropped else PromptTask(row.prompt, None)
+        return _without_text(row.asked) if dropped else row.asked
 
     def _encode(self, paths: Sequence[Path]) -> Tensor:
         return self._generator.encode_images([read_picture(path, self._image_size) for path in paths])
+
+
+def _without_text(asked: PromptTask) -> PromptTask:
+    """The prompt is dropped; what an editing model starts from is not."""
+    return replace(asked, prompt=EMPTY.prompt)

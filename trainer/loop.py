@@ -251,7 +251,7 @@ class Trainer:
         if self._config.model.embeddings_cache is None:
             return
         if isinstance(self._source, DatasetSource):
-            prompts = [*prompts, *(PromptTask(row.prompt, None) for row in self._source.rows)]
+            prompts = [*prompts, *self._source.prompts]
         self._encoder.fill_folder(prompts, self._accelerator)
         self._generator.drop_text_encoders()
 

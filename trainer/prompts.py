@@ -7,8 +7,10 @@ has an explicit id, so that two groups of equal prompts never merge, and its sam
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,35 +60,56 @@ def read_prompts(path: Path) -> list[PromptTask]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             row = json.loads(line)
-            references = tuple(path.parent / name for name in row.pop("references", ()))
+            references = listed_references(row, path.parent)
             prompts.append(PromptTask(row["prompt"], GenEvalTask.from_metadata(row), references))
         except json.JSONDecodeError as error:
             raise ConfigError(f"prompts: {path}, line {number} is not JSON: {error}") from None
         except KeyError as error:
             raise ConfigError(f"prompts: {path}, line {number} lacks the field {error}") from None
+        except TypeError as error:
+            raise ConfigError(f"prompts: {path}, line {number}: {error}") from None
     if not prompts:
         raise ConfigError(f"prompts: {path} has no line")
-    for number, prompt in enumerate(prompts, 1):
-        if missing := [str(file) for file in prompt.references if not file.is_file()]:
-            raise ConfigError(f"prompts: {path}, line {number}: references {', '.join(missing)} do not exist")
-    _check_references(path, prompts)
+    check_references(f"prompts: {path}", {number: prompt.references for number, prompt in enumerate(prompts, 1)})
     return prompts
 
 
-def _check_references(path: Path, prompts: list[PromptTask]) -> None:
-    """Refuse now what cannot share a batch: any two prompts may meet in one, in the middle of an epoch."""
-    known: dict[Path, str] = {}  # pictures may serve many prompts
-    first = ""
-    for number, prompt in enumerate(prompts, 1):
-        for file in prompt.references:
+def listed_references(row: dict[str, Any], folder: Path) -> tuple[Path, ...]:
+    """Take `references` out of a line of a file in `folder`.
+
+    Raises:
+        TypeError: it is no list of texts.
+    """
+    names = row.pop("references", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"references is {names!r}, not a list of file names")
+    return tuple(folder / name for name in names)
+
+
+def check_references(where: str, lines: Mapping[int, Sequence[Path]]) -> None:
+    """Refuse now what cannot share a batch: any two lines may meet in one, in the middle of an epoch.
+
+    Args:
+        where: names the file.
+        lines: number of a line -> its reference pictures.
+
+    Raises:
+        ConfigError: one is missing or unreadable, or they are not as many as those of the first line and as large.
+    """
+    known: dict[Path, str] = {}  # pictures may serve many lines
+    first, its_sizes = next(iter(lines)), ""
+    for number, references in lines.items():
+        if missing := [str(file) for file in references if not file.is_file()]:
+            raise ConfigError(f"{where}, line {number}: references {', '.join(missing)} do not exist")
+        for file in references:
             if file not in known:
-                known[file] = _size(file, f"prompts: {path}, line {number}")
-        sizes = " ".join(known[file] for file in prompt.references) or "none"
-        first = first or sizes
-        if sizes != first:
+                known[file] = _size(file, f"{where}, line {number}")
+        sizes = " ".join(known[file] for file in references) or "none"
+        its_sizes = its_sizes or sizes
+        if sizes != its_sizes:
             raise ConfigError(
-                f"prompts: {path}: references of all prompts must have the same number and sizes; "
-                f"line 1 has {first}, line {number} has {sizes}"
+                f"{where}: references of all prompts must have the same number and sizes; "
+                f"line {first} has {its_sizes}, line {number} has {sizes}"
             )
 
 

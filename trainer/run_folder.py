@@ -136,14 +136,14 @@ def _contents(config: TrainConfig) -> dict[str, str]:
 
 
 def _pictures(config: TrainConfig) -> str:
-    """Digest of the names and sizes in bytes of the pictures that are learnt from, and of the prompts' references.
+    """Digest of the names and sizes in bytes of the pictures that are learnt from, and of all references.
 
     Not of their contents: to read a large set whole would take longer than much else of the start. A picture drawn
     anew hardly ever has as many bytes as before.
     """
     prompts = config.prompts.train if config.data is None else None
     test_prompts = config.prompts.test if config.evaluation else None
-    files = [image for row in (read_data(config) if config.data else []) for image in row.images]
+    files = [file for row in (read_data(config) if config.data else []) for file in (*row.images, *row.references)]
     for path in (prompts, test_prompts):
         files += [reference for prompt in (read_prompts(path) if path else []) for reference in prompt.references]
     digest = hashlib.sha256()

@@ -24,7 +24,7 @@ from miniature.datasets import write_captioned_pictures
 from pipelines.model_digest import digest_model
 from trainer import embeddings_cache
 from trainer.cli import train
-from trainer.data_rows import read_rows
+from trainer.data_rows import read_picture, read_rows
 from trainer.embeddings_cache import PromptEncoder
 from trainer.prompts import PromptTask
 
@@ -214,10 +214,17 @@ def test_a_cache_of_another_model_is_not_read(tmp_path: Path, tiny_generator: SD
         ('{"prompt": "x", "image": ["a.png"]}', r"line 1 must have .*: image is \['a.png'\], not a text"),
         ('{"prompt": "x", "image": "none.png", "metadata": "a"}', r"line 1 must have"),
         ("[1]", r"line 1 must have"),
+        ('{"prompt": "x", "image": "a.png", "references": "a.png"}', r"line 1 .*references is 'a.png', not a list"),
+        ('{"prompt": "x", "image": "a.png", "references": ["b.png"]}', r"line 1: references .*b.png do not exist"),
+        (
+            '{"prompt": "x", "image": "a.png"}\n\n{"prompt": "x", "image": "a.png", "references": ["a.png"]}',
+            r"same number and sizes; line 1 has none, line 3 has 4x4",
+        ),
         ("\n \n", r"has no line"),
     ],
 )
 def test_broken_data_is_named_by_line_and_field(tmp_path: Path, line: str, message: str) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     (tmp_path / "data.jsonl").write_text(line)
     with pytest.raises(ConfigError, match=message):
         read_rows(tmp_path / "data.jsonl", ["image"])
@@ -228,6 +235,18 @@ def test_a_line_without_a_task_and_an_empty_line_are_no_faults(tmp_path: Path) -
     (tmp_path / "data.jsonl").write_text('{"prompt": "x", "image": "a.png", "metadata": null}\n\n')
     (row,) = read_rows(tmp_path / "data.jsonl", ["image"])
     assert (row.prompt, row.images, row.task) == ("x", (tmp_path / "a.png",), None)
+
+
+def test_a_picture_of_another_shape_is_cut_not_squashed(tmp_path: Path) -> None:
+    """Of a wide picture with a red left, a green middle and a blue right third, a square keeps the middle."""
+    wide = np.zeros((8, 24, 3), np.uint8)
+    for third in range(3):
+        wide[:, 8 * third : 8 * third + 8, third] = 255
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    found = read_picture(tmp_path / "wide.png", (4, 4))
+    assert found.shape == (4, 4, 3)
+    np.testing.assert_allclose(found, np.full((4, 4, 3), [0, 255, 0]), atol=15)  # the filter sees a little beyond
+    np.testing.assert_array_equal(read_picture(tmp_path / "wide.png", (24, 8)), wide)
 
 
 def test_a_picture_that_cannot_be_read_stops_with_its_name(tmp_path: Path, tiny_model: Path) -> None:

@@ -51,18 +51,19 @@ def server() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pictures, pairs, prompts, and prompts with a reference picture each."""
+    """A folder with pictures, pairs and prompts, and the same with a reference picture each."""
     folder = tmp_path_factory.mktemp("data")
     write_captioned_pictures(folder, 6, seed=0)
     write_pairs(folder, 5, seed=0)
     tasks = [counting_metadata(name, count) for name in ("apple", "cup") for count in (1, 2)]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
     rng = np.random.default_rng(0)
-    lines = []
-    for index, task in enumerate(tasks):
+    for index in range(6):
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(folder / f"reference{index}.png")
-        lines.append({**task, "references": [f"reference{index}.png"]})
-    (folder / "references.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for name in ("prompts", "sft", "pairs"):
+        lines = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+        edits = [{**line, "references": [f"reference{index}.png"]} for index, line in enumerate(lines)]
+        (folder / f"{name}-references.jsonl").write_text("".join(json.dumps(line) + "\n" for line in edits))
     return folder
 
 
@@ -83,13 +84,28 @@ def test_two_steps(model: str, algorithm: str, data: Path, server: str, tmp_path
     assert sum(moved) >= 0.8 * len(moved)  # the text stream's end in the last block feeds nothing
 
 
+def test_an_editing_model_learns_edits_from_a_file(data: Path, server: str, tmp_path: Path) -> None:
+    """What is kept of each prompt has its reference, dropped prompts too; of all others, only guidance's has none."""
+    config = _config("flux2_klein_base-references", "sft", data, server, tmp_path / "run")
+    config["model"]["embeddings_cache"] = str(tmp_path / "embeddings")
+    config["algorithm"] |= {"prompt_dropout": 0.5}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert train(path) == 0
+    kept = [load_file(file) for file in (tmp_path / "embeddings").iterdir()]
+    pictures = [embeddings["references"] for embeddings in kept if "references" in embeddings]
+    assert len(kept) == 2 * 6 + 1
+    assert len(pictures) == 2 * 6
+    assert len({tuple(picture.flatten().tolist()) for picture in pictures}) == 6
+
+
 def _config(model: str, algorithm: str, data: Path, server: str, output: Path) -> dict[str, Any]:
     settings, guidance_scale, with_references = MODELS[model]
     algorithm_settings, sampling = ALGORITHMS[algorithm]
     chosen = {"optimizer_steps_per_epoch": 2, **algorithm_settings}
-    offline = "data" in chosen
+    offline, ending = "data" in chosen, "-references" if with_references else ""
     if offline:
-        chosen["data"] = str(data / f"{chosen['data']}.jsonl")
+        chosen["data"] = str(data / f"{chosen['data']}{ending}.jsonl")
     config: dict[str, Any] = {
         "model": {**settings, "path": str(WEIGHTS / settings["path"]), "height": 64, "width": 64, "lora_rank": 2},
         "algorithm": chosen,
@@ -97,8 +113,7 @@ def _config(model: str, algorithm: str, data: Path, server: str, output: Path) -
         "run": {"output": str(output), "epochs": 1, "trackers": [], "threads": 1},
     }
     if not offline:
-        prompts = data / ("references.jsonl" if with_references else "prompts.jsonl")
-        config["prompts"] = {"train": str(prompts)}
+        config["prompts"] = {"train": str(data / f"prompts{ending}.jsonl")}
         config["rewards"] = [{"name": "red", "scorer": "redness", "targets": [server]}]
         config["sampling"] = {
             "num_steps": 4,
