@@ -6,12 +6,15 @@ trained on, so that no step waits; its samples are then those of the policy befo
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from accelerate import Accelerator
 
+from assay.errors import ScoringFailedError
+from assay.outcomes import Failed
 from assay.rewards import RewardSet
 from generators.opened import OpenedPipeline
 from trainer.algorithms.algorithm import Algorithm, TrainingBatch
@@ -57,16 +60,24 @@ class RolloutSource:
         self._prompts, self._algorithm, self._before_update = prompts, algorithm, before_update
         self._ahead: tuple[int, _Steps] | None = None
         self._tables: list[RewardTable] = []
+        self._failures: list[tuple[str, Failed]] = []
         self._seconds = {"sample_s": 0.0, "reward_wait_s": 0.0}
 
     def steps(self, epoch: int) -> Iterator[list[TrainingBatch]]:
-        self._tables, self._seconds = [], dict.fromkeys(self._seconds, 0.0)
+        """Batches of each optimizer step.
+
+        Raises:
+            ScoringFailedError: no image of the epoch, on any process, has a score: there was nothing to learn from.
+        """
+        self._tables, self._failures, self._seconds = [], [], dict.fromkeys(self._seconds, 0.0)
         sampled = self._timed("sample_s", lambda: self._take(epoch))
         if self._config.advantages.are_of_groups:
             for step in sampled:
                 yield self._batches([step])[0]
         else:
             yield from self._batches(sampled)
+        if not any(table.valid.any() for table in self._tables):
+            raise _nothing_scored(epoch + 1, self._failures)
 
     def metrics(self) -> dict[str, Any]:
         return {
@@ -125,6 +136,7 @@ class RolloutSource:
         names = [reward.name for reward in self._config.rewards]
         table = RewardTable.gather(self._accelerator, groups, scores, names)
         self._tables.append(table)
+        self._failures += [(name, failed) for score in scores for _, name, failed in score.failures]
         advantages, offset, batches = table.own_advantages(self._config.advantages, self._config.rewards), 0, []
         for step in steps:
             size = sum(len(rollout.samples) for rollout in step)
@@ -137,3 +149,17 @@ class RolloutSource:
         result = work()
         self._seconds[name] += time.monotonic() - began
         return result
+
+
+def _nothing_scored(epoch: int, failures: Sequence[tuple[str, Failed]]) -> ScoringFailedError:
+    """What to say of an epoch without any score, from this process's (reward name, failure)."""
+    reasons = Counter((name, failed.code, failed.reason) for name, failed in failures)
+    (commonest, number), *_ = reasons.most_common(1)
+    message = next(own.message for name, own in failures if (name, own.code, own.reason) == commonest)
+    name, code, reason = commonest
+    return ScoringFailedError(
+        f"no image of epoch {epoch} has a score, and every group is dropped; most often ({number} of {len(failures)} "
+        f"failures) for reward {name!r}: {code} {reason}: {message}. When its service scores again, the same command "
+        "goes on from the newest checkpoint",
+        reason=reason,
+    )

@@ -213,3 +213,27 @@ def test_a_broken_gradient_stops_the_run_before_it_is_saved(
 
 def _broken(losses: Callable) -> Callable:
     return lambda *arguments: (loss * float("nan") for loss in losses(*arguments))
+
+
+class Fading(Redness):
+    """Scores the sixteen images of the first epoch; of the later ones each is refused by itself."""
+
+    def _one(self, sample: Sample) -> Outcome:
+        scored = super()._one(sample)
+        return scored if self.seen <= 16 else Failed("INTERNAL", "OUT_OF_MEMORY", "the picture does not fit")
+
+
+@pytest.mark.parametrize("setting", ["advantages.std=global", GROUP, OFF_POLICY], ids=["global", "group", "off_policy"])
+def test_an_epoch_without_any_score_ends_the_run_which_goes_on_when_there_are_scores_again(
+    tmp_path: Path, tiny_model: Path, setting: str
+) -> None:
+    """However lenient the policy: a run in which every group is dropped would go on to its end and learn nothing."""
+    straight, stopped, drop = tmp_path / "straight", tmp_path / "stopped", "rewards.0.on_failure=drop_group"
+    with pytest.raises(ScoringFailedError, match=r"no image of epoch 2 .* \(16 of 16 .*'red': INTERNAL OUT_OF_MEMORY"):
+        _train(stopped, tiny_model, Fading(), setting, drop)
+    assert [line["epoch"] for line in _lines(stopped)] == [1]
+    for folder in (straight, stopped):
+        _train(folder, tiny_model, Redness(), setting, drop)
+    assert _lines(stopped) == _lines(straight)
+    whole, resumed = (load_file(folder / "lora/pytorch_lora_weights.safetensors") for folder in (straight, stopped))
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)

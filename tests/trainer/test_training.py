@@ -188,3 +188,16 @@ def test_a_changed_reward_is_refused_on_resume(straight: Path, tmp_path: Path, t
     assert process.returncode == 1
     assert "the rewards have changed" in output
     assert len(logged_metrics(straight)) == 3
+
+
+@pytest.mark.slow
+def test_all_processes_stop_where_no_image_has_a_score(tmp_path: Path, tiny_model: Path) -> None:
+    with serve_in_background([Redness(fail_every=1)]) as running:
+        config = write_config(tmp_path, tiny_model, running.target, evaluation=None)
+        values = yaml.safe_load(config.read_text())
+        values["rewards"][0]["on_failure"] = "drop_group"
+        config.write_text(yaml.safe_dump(values))
+        process = start_run(config, processes=2)
+        output, _ = process.communicate(timeout=200)
+    assert process.returncode != 0
+    assert output.count("no image of epoch 1 has a score") == 2
