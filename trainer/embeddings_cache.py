@@ -30,7 +30,7 @@ class PromptEncoder:
         generator: has the text encoders.
         device: where embeddings are wanted.
         folder: keep embeddings in files of this folder instead of in memory; many runs of the same model may share it.
-        model: identity of the text encoders, for the files' names.
+        model: identity of the text encoders, with what is fused into them, for the files' names.
         dtype: of the text encoders. Texts are kept in it, which loses nothing, and given out in float32.
     """
 

@@ -40,7 +40,7 @@ from trainer.metric_sums import MetricSums
 from trainer.policy_copy import PolicyCopy
 from trainer.prompts import PromptTask, read_prompts
 from trainer.rollout_source import RolloutSource
-from trainer.run_folder import RunFolder, model_digest
+from trainer.run_folder import RunFolder, encoders_digest
 from trainer.update import PolicyUpdate
 
 AUTOCAST_DTYPES = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -74,7 +74,7 @@ class Trainer:
             self._generator,
             accelerator.device,
             config.model.embeddings_cache,
-            model_digest(config),
+            encoders_digest(config),
             getattr(torch, config.model.encoder_dtype),
         )
         self._algorithm = make_algorithm(config, cast(Any, self._generator), self._encoder.negative, trained)

@@ -22,7 +22,7 @@ from PIL import Image
 from assay.client_tls import ClientTls
 from assay.errors import ConfigError
 from assay.files import digest_file, digest_folder, write_whole
-from generators.text_to_image import LORA_FILE, find_lora
+from generators.text_to_image import LORA_FILE, find_lora, needed_lora
 from trainer.config import TrainConfig
 from trainer.data_rows import read_data
 from trainer.evaluation import EvaluatedImage, Evaluation
@@ -158,6 +158,22 @@ def model_digest(config: TrainConfig) -> str:
     content = digest_folder(folder, ["**/*.safetensors", "**/pytorch_model.bin"]) if folder.is_dir() else str(folder)
     size = f"{config.model.max_sequence_length}:{config.model.encoder_dtype}"
     return f"{content}:{size}:{config.model.height}x{config.model.width}"
+
+
+def encoders_digest(config: TrainConfig) -> str:
+    """Identity of what encodes prompts: the model's weights, and the LoRAs that are merged into them, in that order.
+
+    A LoRA may change text encoders, too.
+    """
+    return "+".join([model_digest(config), *_fused(config.model.cold_start_lora)])
+
+
+def _fused(lora: str | None) -> list[str]:
+    """Digests of a LoRA, and before it of those that it was trained on top of; of what is on the hub its name."""
+    if lora is None:
+        return []
+    file = Path(find_lora(lora)) / LORA_FILE
+    return [*_fused(needed_lora(lora)), digest_file(file) if file.is_file() else lora]
 
 
 def _flat(values: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from redness import Redness
 from safetensors.torch import load_file
@@ -202,6 +204,49 @@ def test_a_cache_of_another_model_is_not_read(tmp_path: Path, tiny_generator: SD
     )
     with pytest.raises(ConfigError, match="encode all prompts before"):
         PromptEncoder(tiny_generator, "cpu", tmp_path, model="other")
+
+
+def _lora_of_text_encoder(model: Path, folder: Path, seed: int) -> None:
+    """A LoRA that changes the transformer, as all do, and the first text encoder."""
+    torch.manual_seed(seed)
+    pipeline = SD3Generator.load_pipeline(str(model))
+    layers = []
+    for part, target in ((pipeline.transformer, "attn.to_q"), (pipeline.text_encoder, "q_proj")):
+        part.add_adapter(LoraConfig(r=2, target_modules=[target], init_lora_weights=False))
+        layers.append(get_peft_model_state_dict(part))
+    pipeline.save_lora_weights(folder, transformer_lora_layers=layers[0], text_encoder_lora_layers=layers[1])
+
+
+def test_embeddings_are_kept_apart_by_what_is_fused_into_the_text_encoders(
+    tmp_path: Path, tiny_model: Path, pictures: Path
+) -> None:
+    """Without a cold start, with one, and with one on top of another: each as its own text encoder has them."""
+    lora, upon = tmp_path / "lora", tmp_path / "upon"
+    _lora_of_text_encoder(tiny_model, lora, seed=1)
+    _lora_of_text_encoder(tiny_model, upon, seed=2)
+    cache, sizes, found = tmp_path / "cache", [], []
+
+    def train_and_look(cold_start: Path | None) -> None:
+        model = {"embeddings_cache": str(cache), "cold_start_lora": cold_start and str(cold_start)}
+        known = set(cache.glob("*.safetensors"))
+        folder = tmp_path / f"run{len(sizes)}"
+        _train(folder, tiny_model, _sft(pictures, optimizer_steps_per_epoch=1), model=model, run={"epochs": 1})
+        new = set(cache.glob("*.safetensors")) - known
+        sizes.append(len(new))
+        found.append(sum(load_file(file)["tokens"].double().sum().item() for file in new))
+
+    train_and_look(None)
+    train_and_look(lora)
+    train_and_look(upon)
+    (upon / "needs.json").write_text(json.dumps({"base": str(tiny_model), "fuse_first": str(lora)}))
+    train_and_look(upon)
+    assert sizes == [sizes[0]] * 4
+    assert sizes[0] > 1
+    assert len(set(found)) == 4
+    shutil.rmtree(lora)
+    _lora_of_text_encoder(tiny_model, lora, seed=3)  # what lies below has changed
+    train_and_look(upon)
+    assert sizes[4] == sizes[0]
 
 
 @pytest.mark.parametrize(
