@@ -60,12 +60,11 @@ class RunFolder:
         record = self.root / "run.json"
         if record.exists() and (self._metrics.exists() or (self.root / "evaluations").exists()):
             theirs = json.loads(record.read_text())
-            for field in sorted(mine.keys() | theirs.keys()):
-                if mine.get(field) != theirs.get(field):
-                    raise ConfigError(
-                        f"run.output = {self.root} holds a run with {field} = {theirs.get(field)!r}, "
-                        f"not {mine.get(field)!r}: choose another run.output, or delete that folder"
-                    )
+            for field in _differences(theirs, mine, config):
+                raise ConfigError(
+                    f"run.output = {self.root} holds a run with {field} = {theirs.get(field)!r}, "
+                    f"not {mine.get(field)!r}: choose another run.output, or delete that folder"
+                )
             return
         self.root.mkdir(parents=True, exist_ok=True)
         write_whole(record, json.dumps(mine, indent=1) + "\n")
@@ -111,6 +110,28 @@ class RunFolder:
 
     def _evaluation(self, epoch: int) -> Path:
         return self.root / "evaluations" / f"epoch-{epoch:06d}"
+
+
+def _differences(theirs: dict[str, Any], mine: dict[str, Any], config: TrainConfig) -> Iterable[str]:
+    """Fields of which two runs' settings differ, in order.
+
+    What an update has brought since `theirs` was written is missing there: such a run was as the default has it.
+    """
+    defaults = _fields_at_default(config)
+    for field in sorted(mine.keys() | theirs.keys()):
+        if mine.get(field) != theirs.get(field) and not (field in defaults and _is_unknown(field, theirs)):
+            yield field
+
+
+def _fields_at_default(config: TrainConfig) -> set[str]:
+    others = dict(_flat(config.model_dump(mode="json", exclude_defaults=True)))
+    return {field for field, _ in _flat(config.model_dump(mode="json")) if field not in others}
+
+
+def _is_unknown(field: str, known: dict[str, Any]) -> bool:
+    """Whether neither a field nor a section that it is in (which may have been null) is known."""
+    parts = field.split(".")
+    return not any(".".join(parts[:number]) in known for number in range(1, len(parts) + 1))
 
 
 def _identity(config: TrainConfig) -> dict[str, Any]:
