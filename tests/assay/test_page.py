@@ -20,6 +20,7 @@ from assay.serving.scorer import Sample
 from assay.testing import BackgroundServer, serve_in_background
 
 TOKEN = "a-token-of-sixteen-or-more"
+ENTERED = "#scorer:not([disabled]), .scorer"
 HOSTILE = "<img src=x onerror='window.stolen=1'><script>window.stolen=1</script>"
 MODELS = {
     "geneval": http_models.JsonGenEvalTask,
@@ -163,6 +164,33 @@ def test_a_wrong_token_is_told_and_a_right_one_is_kept_for_the_tab_alone(open_pa
     assert page.evaluate("[localStorage.length, document.cookie, location.search]") == [0, "", ""]
 
 
+@pytest.mark.parametrize("path", ["/", "/status"])
+@pytest.mark.parametrize("first_is_right", [False, True], ids=["late refusal", "late answer"])
+def test_an_answer_to_a_former_token_comes_too_late(
+    open_page: Callable[..., Any], path: str, first_is_right: bool
+) -> None:
+    page = open_page(path, token=None)
+    page.wait_for_selector("#message .error")  # there was none
+    tokens = [TOKEN, "wrong-token-of-that-length"] if first_is_right else ["wrong-token-of-that-length", TOKEN]
+    held: list[Any] = []
+
+    def hold_the_first(route: Any) -> None:
+        held.append(route) if route.request.headers["authorization"] == f"Bearer {tokens[0]}" else route.continue_()
+
+    page.route(re.compile("/v1/(scorers|status)$"), hold_the_first)
+    for token in tokens:
+        with page.expect_request(re.compile("/v1/(scorers|status)$")):
+            page.get_by_label("Token").fill(token)
+            page.get_by_label("Token").press("Enter")
+    page.wait_for_selector("#message .error >> text=/TOKEN_WRONG|TOO_MANY/" if first_is_right else ENTERED)
+    with page.expect_response(lambda response: response.request == held[0].request) as late:
+        held[0].continue_()
+    late.value.finished()
+    page.evaluate("new Promise((done) => setTimeout(done, 100))")  # for what the page makes of it
+    shown = [page.locator(selector).count() > 0 for selector in ("#message .error", ENTERED)]
+    assert shown == [first_is_right, not first_is_right]
+
+
 def test_refusals_of_the_whole_call_are_told(open_page: Callable[..., Any]) -> None:
     page = open_page()
     page.wait_for_selector("#scorer:not([disabled])")
@@ -244,7 +272,7 @@ def test_keys_alone_will_do(open_page: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("path", ["/", "/status"])
 def test_every_control_has_a_name(open_page: Callable[..., Any], path: str) -> None:
     page = open_page(path)
-    page.wait_for_selector("#scorer:not([disabled]), .scorer")
+    page.wait_for_selector(ENTERED)
     nameless = "[...document.querySelectorAll('input, select, textarea, button, meter')].filter((control) => "
     nameless += "!control.labels?.length && !control.ariaLabel && !control.textContent.trim()).map((c) => c.outerHTML)"
     assert page.evaluate(nameless) == []

@@ -2,7 +2,7 @@
 
 import { byId, element } from "./elements.js";
 import { showAnswer } from "./results.js";
-import { call, errorBox, setUpToken } from "./service.js";
+import { ask, call, errorBox, setUpToken } from "./service.js";
 import { TASKS, tasksOf } from "./tasks.js";
 
 let scorers = [];
@@ -15,7 +15,9 @@ function say(...content) {
 
 async function loadScorers() {
   try {
-    ({ scorers } = await call("/v1/scorers"));
+    const answer = await ask("/v1/scorers");
+    if (answer === null) return;
+    ({ scorers } = answer);
     say();
   } catch (error) {
     scorers = [];

@@ -3,6 +3,7 @@
 import { byId, element } from "./elements.js";
 
 const KEY = "assay-token";
+let questions = 0;
 
 /** An answer other than 2xx; `reason` is the stable name of the error. */
 export class ServiceError extends Error {
@@ -42,6 +43,21 @@ export async function call(path, options = {}) {
   const details = answer.error?.details?.[0] ?? {};
   const message = answer.error?.message ?? `The service answered with status ${response.status}.`;
   throw new ServiceError(message, response.status, details.reason ?? "UNKNOWN", details.metadata?.request_id ?? "");
+}
+
+/**
+ * The JSON of what a page shows; null if it was asked for again meanwhile, with another token it may be: then only the
+ * later answer counts, whichever comes first. Throws ServiceError.
+ */
+export async function ask(path) {
+  const question = (questions += 1);
+  try {
+    const answer = await call(path);
+    return question === questions ? answer : null;
+  } catch (error) {
+    if (question !== questions) return null;
+    throw error;
+  }
 }
 
 /** An error as the page shows it. */

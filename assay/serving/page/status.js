@@ -1,7 +1,7 @@
 // The page at `/status`: asks `/v1/status` every other second and shows what it says.
 
 import { byId, element, figure, milliseconds, table } from "./elements.js";
-import { call, errorBox, setUpToken } from "./service.js";
+import { ask, errorBox, setUpToken } from "./service.js";
 
 const EVERY_MS = 2000;
 const TITLES = { items: "Items held", pixels: "Pixels held", image_bytes: "Image bytes held" };
@@ -90,7 +90,9 @@ function show(status) {
 async function refresh() {
   clearTimeout(timer);
   try {
-    show(await call("/v1/status"));
+    const status = await ask("/v1/status");
+    if (status === null) return;
+    show(status);
     byId("message").replaceChildren();
   } catch (error) {
     byId("message").replaceChildren(errorBox(error));
