@@ -28,7 +28,8 @@ from trainer.data_rows import read_data
 from trainer.evaluation import EvaluatedImage, Evaluation
 from trainer.prompts import read_prompts
 
-# Fields that may differ when a run is taken up again: they decide when and where it runs, not its numbers.
+# Fields that may differ when a run is taken up again: they decide when and where it runs, in how much memory, and what
+# is kept of it, not its numbers.
 FREE_RUN_FIELDS = {
     "output",
     "epochs",
@@ -39,6 +40,11 @@ FREE_RUN_FIELDS = {
     "service_wait_s",
     *ClientTls.model_fields,
 }
+FREE_MODEL_FIELDS = {"embeddings_cache", "gradient_checkpointing"}
+# Held-out pairs are drawn one by one. Patience is asked anew before each epoch, of all evaluations so far.
+FREE_EVALUATION_FIELDS = {"batch_size", "every_epochs", "keep_best", "patience"}
+# What the model is without its adapter does not depend on these: they are free while it alone was evaluated.
+OF_TRAINING = ("sampling", "advantages", "algorithm", "optimizer", "ema", "model.lora_", "run.epochs")
 
 
 class RunFolder:
@@ -52,19 +58,25 @@ class RunFolder:
     def claim(self, config: TrainConfig) -> None:
         """Make the folder this run's, or check that it is. Where nothing was evaluated or trained yet, it is free.
 
+        Where the start alone was evaluated, what only training reads is still free.
+
         Raises:
             ConfigError: it holds a run with other settings; names the first field that differs. Or a file that decides
                 the numbers cannot be read.
         """
         mine = dict(_flat(_identity(config)))
         record = self.root / "run.json"
-        if record.exists() and (self._metrics.exists() or (self.root / "evaluations").exists()):
-            theirs = json.loads(record.read_text())
+        is_trained = self._metrics.exists()
+        if record.exists() and (is_trained or (self.root / "evaluations").exists()):
+            theirs = _without_free(json.loads(record.read_text()))
             for field in _differences(theirs, mine, config):
+                if field.startswith(OF_TRAINING) and not is_trained:
+                    continue
                 raise ConfigError(
                     f"run.output = {self.root} holds a run with {field} = {theirs.get(field)!r}, "
                     f"not {mine.get(field)!r}: choose another run.output, or delete that folder"
                 )
+        if is_trained:
             return
         self.root.mkdir(parents=True, exist_ok=True)
         write_whole(record, json.dumps(mine, indent=1) + "\n")
@@ -123,6 +135,14 @@ def _differences(theirs: dict[str, Any], mine: dict[str, Any], config: TrainConf
             yield field
 
 
+def _without_free(settings: dict[str, Any]) -> dict[str, Any]:
+    """Less those that have become free since they were written."""
+    free = {f"model.{field}" for field in FREE_MODEL_FIELDS} | {
+        f"evaluation.{field}" for field in FREE_EVALUATION_FIELDS
+    }
+    return {field: value for field, value in settings.items() if field not in free}
+
+
 def _fields_at_default(config: TrainConfig) -> set[str]:
     others = dict(_flat(config.model_dump(mode="json", exclude_defaults=True)))
     return {field for field, _ in _flat(config.model_dump(mode="json")) if field not in others}
@@ -140,7 +160,9 @@ def _identity(config: TrainConfig) -> dict[str, Any]:
     settings = config.model_dump(mode="json")
     for field in FREE_RUN_FIELDS - ({"epochs"} if config.optimizer.looks_ahead else set()):
         settings["run"].pop(field)
-    settings["model"].pop("embeddings_cache")
+    for section, fields in (("model", FREE_MODEL_FIELDS), ("evaluation", FREE_EVALUATION_FIELDS)):
+        for field in fields if settings[section] else ():
+            settings[section].pop(field)
     for reward in [*settings["rewards"], *((settings["evaluation"] or {}).get("rewards", ()))]:
         reward.pop("targets")
         reward.pop("hedge_budget")

@@ -2,21 +2,29 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from accelerate import Accelerator
 from redness import Redness
 from safetensors.torch import load_file
 
 from assay.errors import ConfigError
 from assay.outcomes import Outcome, Scored
+from assay.rewards import RewardBatch
 from assay.serving.scorer import Sample, ScorerInfo
 from assay.testing import serve_in_background
+from generators.sd3 import SD3Generator
 from trainer.cli import train
+from trainer.config import EvaluationConfig
+from trainer.embeddings_cache import PromptEncoder
+from trainer.evaluation import evaluate
 from trainer.held_out import HeldOut
+from trainer.prompts import PromptTask, draw_evaluation
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,6 +128,47 @@ def test_an_accuracy_that_no_judge_gives_is_refused_before_training(tmp_path: Pa
     ):
         _train(tmp_path, tiny_model, red, judge.target, accuracy="unseen/wrong")
     assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
+def test_a_run_that_patience_has_ended_goes_on_as_if_it_had_never_stopped(
+    tmp_path: Path, tiny_model: Path, red: str
+) -> None:
+    """Nothing was kept until then; after it, the first that is better than all before is."""
+    runs = []
+    for name, beginnings in (("straight", ()), ("stopped", ({"patience": 1, "keep_best": False},))):
+        (tmp_path / name).mkdir()
+        with serve_in_background([Scripted([0.2, 0.3, 0.6, 0.5, 0.55, 0.7, 0.1], images=4)]) as judge:
+            for beginning in beginnings:
+                run = _train(tmp_path / name, tiny_model, red, judge.target, **beginning)
+                assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
+                assert not (run / "best").exists()
+            runs.append(_train(tmp_path / name, tiny_model, red, judge.target, batch_size=2))
+        assert json.loads((runs[-1] / "best/best.json").read_text()) == {"epoch": 5, "accuracy": 0.7}
+    for name in ("lora", "best"):
+        whole, resumed = (load_file(run / name / "pytorch_lora_weights.safetensors") for run in runs)
+        assert all(np.array_equal(resumed[key], whole[key]) for key in whole)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_held_out_pictures_do_not_depend_on_how_many_are_drawn_at_once(tiny_generator: SD3Generator, size: int) -> None:
+    encoder = PromptEncoder(tiny_generator, "cpu")
+    samples = draw_evaluation([PromptTask("two cups", None), PromptTask("a dog", None)], number=5, seed=0)
+    drawn = []
+    for batch_size in (5, size):
+        config = EvaluationConfig(num_steps=3, guidance_scale=1.5, batch_size=batch_size, gallery_prompts=5)
+        found = evaluate(tiny_generator, encoder, [Unscored()], samples, config, Accelerator(cpu=True), 0)
+        drawn.append(np.stack([image.image for image in found.images]).astype(int))
+    assert np.abs(drawn[0][0] - drawn[0][2]).max() > 10  # the same prompt from another seed
+    assert np.abs(drawn[1] - drawn[0]).max() <= 1  # a level of a pixel, by rounding
+
+
+class Unscored:
+    """Stands for the services: what they say is of no matter."""
+
+    def submit(self, images: list[np.ndarray], *_: Any, **__: Any) -> Future[RewardBatch]:
+        done: Future[RewardBatch] = Future()
+        done.set_result(RewardBatch(np.zeros(len(images)), np.ones(len(images), dtype=bool), {}))
+        return done
 
 
 class Killed(BaseException):

@@ -56,3 +56,37 @@ def test_a_section_that_was_null_is_no_new_one(tmp_path: Path) -> None:
     run = _begun(tmp_path, "evaluation=null")
     with pytest.raises(ConfigError, match=r"holds a run with evaluation\.\w+ = None"):
         run.claim(_config("evaluation={}"))
+
+
+FREE = (
+    "model.gradient_checkpointing=true",
+    "evaluation.batch_size=1",
+    "evaluation.every_epochs=2",
+    "evaluation.patience=3",
+    "evaluation.keep_best=false",
+)
+
+
+def test_what_changes_no_numbers_may_change(tmp_path: Path) -> None:
+    """Also where an earlier version has written it down."""
+    run = _begun(tmp_path)
+    run.claim(_config(*FREE))
+    record = tmp_path / "run.json"
+    old = {"model.gradient_checkpointing": False, "evaluation.batch_size": 32, "evaluation.patience": None}
+    record.write_text(json.dumps(json.loads(record.read_text()) | old))
+    run.claim(_config(*FREE))
+
+
+def test_after_the_first_evaluation_only_what_it_depends_on_is_held(tmp_path: Path) -> None:
+    """Memory ran out in the first epoch: smaller micro-batches do not cost the evaluation of the start."""
+    run = RunFolder(tmp_path)
+    run.claim(_config())
+    (tmp_path / "evaluations").mkdir()
+    with pytest.raises(ConfigError, match=r"holds a run with model\.height = 64, not 32"):
+        run.claim(_config("model.height=32", "sampling.micro_batch_size=4"))
+    smaller = ("sampling.micro_batch_size=4", "model.lora_rank=8", "optimizer.schedule=cosine")
+    run.claim(_config(*smaller))
+    run.append_metrics({"epoch": 1})
+    run.claim(_config(*smaller))
+    with pytest.raises(ConfigError, match=r"holds a run with model\.lora_rank = 8, not 32"):
+        run.claim(_config())
