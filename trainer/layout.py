@@ -100,7 +100,9 @@ class Layout:
             if parameter.grad is None:  # not part of the loss, or nothing to learn from here
                 parameter.grad = torch.zeros_like(parameter)
         self._average_gradients()
-        norm = self._accelerator.clip_grad_norm_(list(self.parameters.values()), self._max_grad_norm)
+        # accelerate's own clipping does the same, but with FSDP it unscales twice where it has prepared no model.
+        self._accelerator.unscale_gradients()
+        norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self._max_grad_norm)
         found = float(whole(norm))
         if self._accelerator.scaler is None:  # which skips such a step
             refuse_broken(found)
