@@ -1,11 +1,30 @@
-"""Fixtures: servers in second processes, and certificates."""
+"""Fixtures: a scorer and a client of what a module serves, servers in second processes, and certificates."""
 
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from assay_doubles import MeanScorer
 from assay_processes import ServerProcess
+
+from assay.client import RewardClient
+from assay.testing import BackgroundServer
+
+
+@pytest.fixture
+def scorer() -> Iterator[MeanScorer]:
+    """Waits no longer than the test."""
+    scorer = MeanScorer()
+    yield scorer
+    scorer.gate.set()
+
+
+@pytest.fixture
+def client(server: BackgroundServer) -> Iterator[RewardClient]:
+    """Of the module's own `server`."""
+    with RewardClient([server.target], deadline_s=20) as client:
+        yield client
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@
 import logging
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
 import pytest
 from assay_doubles import MeanScorer, grey, greys, plain
+from waiting import wait_for
 
 from assay import replica_pool
 from assay.addresses import is_name, look_up, resolve
@@ -110,13 +110,6 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.setattr(replica_pool, "LOOK_UP_AGAIN_S", 0.05)
     with ExitStack() as stack:
         yield Cluster(stack)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
 
 
 def test_replicas_come_and_go_and_no_call_is_lost(cluster: Cluster) -> None:

@@ -86,11 +86,6 @@ def test_clients_that_come_and_go_are_forgotten_and_busy_ones_are_not() -> None:
 
 
 @pytest.fixture
-def scorer() -> MeanScorer:
-    return MeanScorer()
-
-
-@pytest.fixture
 def server(scorer: MeanScorer, tmp_path: Path) -> Iterator[BackgroundServer]:
     tokens = tmp_path / "tokens"
     tokens.write_text(f"greedy {GREEDY}\nother {OTHER}\n")

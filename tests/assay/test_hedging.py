@@ -3,13 +3,14 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 from assay_doubles import MeanScorer, grey, greys, plain
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import wait_for
 
 from assay import attempts
 from assay.client import RewardClient
@@ -128,13 +129,6 @@ def two_replicas(fingerprints: tuple[str, str] = ("f1", "f1")) -> Iterator[Repli
         finally:
             for scorer in scorers:
                 scorer.gate.set()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
 
 
 def allow_a_copy(client: RewardClient) -> None:

@@ -15,7 +15,7 @@ from assay_doubles import MeanScorer, grey, greys, plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_serving import wait_for
+from waiting import wait_for
 
 from assay.client import RewardClient
 from assay.errors import ConfigError, DeadlineExceededError, ServiceFailedError
@@ -59,22 +59,9 @@ def counted(server: BackgroundServer, result: str, scorer: str = "mean") -> floa
 
 
 @pytest.fixture
-def scorer() -> Iterator[MeanScorer]:
-    scorer = MeanScorer()
-    yield scorer
-    scorer.gate.set()
-
-
-@pytest.fixture
 def server(scorer: MeanScorer) -> Iterator[BackgroundServer]:
     with serve_in_background([scorer], http_port=0, max_cache_bytes=MIB) as server:
         yield server
-
-
-@pytest.fixture
-def client(server: BackgroundServer) -> Iterator[RewardClient]:
-    with RewardClient([server.target], deadline_s=20) as client:
-        yield client
 
 
 def sample_of(

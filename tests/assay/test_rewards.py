@@ -22,11 +22,6 @@ PROMPTS = ["", "refuse", "", "poison"]
 
 
 @pytest.fixture
-def scorer() -> MeanScorer:
-    return MeanScorer()
-
-
-@pytest.fixture
 def server(scorer: MeanScorer) -> Iterator[BackgroundServer]:
     with serve_in_background([scorer, MeanScorer("other", "f2")]) as server:
         yield server

@@ -11,6 +11,7 @@ from assay_doubles import MeanScorer, grey, greys, plain
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from waiting import wait_for
 
 from assay.client import RewardClient
 from assay.errors import (
@@ -30,22 +31,9 @@ from assay.v1 import reward_service_pb2_grpc as pb_grpc
 
 
 @pytest.fixture
-def scorer() -> Iterator[MeanScorer]:
-    scorer = MeanScorer()
-    yield scorer
-    scorer.gate.set()
-
-
-@pytest.fixture
 def server(scorer: MeanScorer) -> Iterator[BackgroundServer]:
     with serve_in_background([scorer, MeanScorer("geneval", tasks=("GenEvalTask",))]) as server:
         yield server
-
-
-@pytest.fixture
-def client(server: BackgroundServer) -> Iterator[RewardClient]:
-    with RewardClient([server.target], deadline_s=20) as client:
-        yield client
 
 
 def request(count: int = 1, prompt: str = "", **fields: Any) -> pb.ScoreRequest:
@@ -68,13 +56,6 @@ def refusal(server: BackgroundServer, message: pb.ScoreRequest, **options: Any) 
     info, _ = details(caught.value)
     assert info.domain == "assay"
     return caught.value.code(), info.reason, caught.value.details()
-
-
-def wait_for(condition: Any, timeout_s: float = 5.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "condition was not met in time"
-        time.sleep(0.005)
 
 
 def sample_value(server: BackgroundServer, name: str, **labels: str) -> float:
