@@ -86,7 +86,7 @@ def one_at_a_time(target: str, questions: Path) -> float:
     """Seconds for all questions, the files' reading included."""
     began = time.perf_counter()
     with RewardClient([target]) as client:
-        for question in read_rows(questions, Path("/"), compat=False):
+        for question in read_rows(questions, Path("/"), compat=False).questions:
             assert question.mask is not None
             pictures = tuple(path.read_bytes() for path in (*question.images, question.mask))
             task = PointingTask(question.text)

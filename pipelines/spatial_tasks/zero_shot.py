@@ -59,20 +59,23 @@ class ZeroShotSettings(JudgeSettings):
 
 
 def spatial_zero_shot(config: Path | None, overrides: Sequence[str]) -> int:
-    """Run `assay spatial zero-shot`; 0 if every question has a score, 1 if some have none.
+    """Run `assay spatial zero-shot`; 0 if every question has a score, 1 if some have none or some files gave none.
 
     Raises:
         AssayError: settings are wrong, no service answers, or a run cannot go on.
     """
     settings = load_config(ZeroShotSettings, config, overrides)
     building = _building(settings)
+    codes: list[int] = []
     if not all((settings.out_dir / f"{name}.json").exists() for name in TASKS.values()):
-        if build(_checked(building, settings)):
+        built = build(_checked(building, settings))
+        if not built.complete:
             print("assay: not all scenes were built, so that nothing is evaluated; see above", file=sys.stderr)
             return 1
+        codes.append(1 if built.problems else 0)
     else:
         _check_built(settings.out_dir, building)
-    codes, found = [], {}
+    found = {}
     for title, name in TASKS.items():
         print(f"\n{title}: {name}")
         codes.append(evaluate(_evaluation(settings, name)))

@@ -262,7 +262,7 @@ def test_what_is_missing_or_broken_is_told(data: Path, out: Path, capsys: pytest
     shutil.copy(data / "train/s1/uid_9/04_000400_original.png", data / "train/s1/uid_9/04_000999_original.png")
     (data / "train/s1/uid_10/05_000500_original.png").unlink()
     os.symlink(data / "nowhere.png", data / "train/s1/uid_10/05_000500_original.png")
-    assert build(data, out) == 0
+    assert build(data, out) == 1
     report = read(out / "build_report.json")
     told = [f"{one['object']}: {one['problem']}" for one in report["problems"]]
     wanted = [

@@ -173,8 +173,8 @@ def test_a_row_names_its_mask_but_for_the_reference(built: Path) -> None:
     tight = rows[0]["mask"].replace("_mask_dialated", "_mask")
     data = built / "tight.json"
     data.write_text(json.dumps([{**rows[0], "mask": tight}]))
-    assert str(read_rows(data, Path("/"), compat=False)[0].mask) == tight
-    assert str(read_rows(data, Path("/"), compat=True)[0].mask) == rows[0]["mask"]
+    assert str(read_rows(data, Path("/"), compat=False).questions[0].mask) == tight
+    assert str(read_rows(data, Path("/"), compat=True).questions[0].mask) == rows[0]["mask"]
 
 
 def test_rows_of_others_are_read(built: Path, tmp_path: Path) -> None:
@@ -183,16 +183,17 @@ def test_rows_of_others_are_read(built: Path, tmp_path: Path) -> None:
     short = [str(Path(path).relative_to(built)) for path in row["image"]]
     bare = {"id": row["id"], "image": short, "conversations": row["conversations"]}
     (tmp_path / "rows.json").write_text(json.dumps([bare]))
-    (question,) = read_rows(tmp_path / "rows.json", built, compat=False)
+    (question,) = read_rows(tmp_path / "rows.json", built, compat=False).questions
     assert (question.scorer, question.query) == ("difference", Path(row["image"][1]))
     assert question.mask == Path(row["image"][1].replace("_inpainted", "_mask_dialated"))
 
 
-def test_what_cannot_be_asked_is_no_number(built: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_asked_is_no_number(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads((built / "out/t1_val_multi.json").read_text())
     broken = tmp_path / "01_original.png"
     rows[0] = {**rows[0], "image": [str(tmp_path / "nowhere.png"), rows[0]["image"][1]]}
     rows[1] = {**rows[1], "mask": None, "query_original": str(broken)}
+    rows.insert(3, {key: value for key, value in rows[3].items() if key != "conversations"})
     (tmp_path / "rows.json").write_text(json.dumps(rows))
 
     def answer(sample: Sample) -> str | Failed:
@@ -208,6 +209,10 @@ def test_what_cannot_be_asked_is_no_number(built: Path, tmp_path: Path) -> None:
     assert errors[1] == f"{broken} has no mask beside it"
     assert errors[2] == "PROMPT_TOO_LONG: the question is too long"
     assert (found["without_score"], found["metrics"]["total"], found["answered"]) == (3, 5, 5)
+    (left_out,) = found["rows_left_out"]
+    assert left_out == "row 3: lacks image or the two turns of conversations: KeyError('conversations')"
+    assert left_out in capsys.readouterr().out
+    assert "row 3: lacks image" in (tmp_path / "found.html").read_text()
     assert found["results"][0]["pred_parsed"] is found["results"][0]["hit_mask"] is None
     assert "no score" in (tmp_path / "found.html").read_text()
 
@@ -419,20 +424,34 @@ GOOD = {
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("row", "message"),
     [
-        ({}, "holds a dict; allowed: a list"),
-        ([GOOD, {"id": "x"}], "row 1 lacks image"),
-        ([{**GOOD, "image": ["a.png"]}], "image holds 1 pictures; allowed: two"),
-        ([{**GOOD, "image": "a.jpg"}], "query_original is missing"),
-        ([{**GOOD, "task": "t3"}], "task = 't3'; allowed: what begins with t1, t2a, t2b"),
-        ([{**GOOD, "conversations": [{"value": "<image> where?"}, {"value": "NOT_VISIBLE"}]}], "<image> stands in"),
-        ([{**GOOD, "conversations": [{"value": "where?"}, {"value": "there"}]}], "the answer is 'there'"),
+        ({"id": "x"}, "lacks image"),
+        (None, "lacks image"),
+        ({**GOOD, "conversations": [{"from": "human"}]}, "lacks image or the two turns"),
+        ({**GOOD, "conversations": [{"value": 5}, {"value": "NOT_VISIBLE"}]}, "the question is 5"),
+        ({**GOOD, "image": 5}, "image = 5; allowed"),
+        ({**GOOD, "image": ["a.png", 5]}, "image = ['a.png', 5]; allowed"),
+        ({**GOOD, "image": ["a.png"]}, "image holds 1 pictures; allowed: two"),
+        ({**GOOD, "image": "a.jpg"}, "query_original is missing"),
+        ({**GOOD, "task": "t3"}, "task = 't3'; allowed: what begins with t1, t2a, t2b"),
+        ({**GOOD, "conversations": [{"value": "<image> where?"}, {"value": "NOT_VISIBLE"}]}, "<image> stands in"),
+        ({**GOOD, "conversations": [{"value": "where?"}, {"value": "there"}]}, "the answer is 'there'"),
     ],
 )
-def test_wrong_rows_are_named(tmp_path: Path, rows: Any, message: str) -> None:
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
-    with pytest.raises(ConfigError, match=message):
+def test_wrong_rows_are_named_and_the_others_read(tmp_path: Path, row: Any, message: str) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps([GOOD, row, GOOD]))
+    found = read_rows(tmp_path / "rows.json", tmp_path, compat=False)
+    assert [question.number for question in found.questions] == [0, 2]
+    (left_out,) = found.left_out
+    assert left_out.startswith("row 1: ")
+    assert message in left_out
+    assert not read_rows(tmp_path / "rows.json", tmp_path, compat=False, limit=1).left_out
+
+
+def test_what_is_no_list_of_rows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds a dict; allowed: a list"):
         read_rows(tmp_path / "rows.json", tmp_path, compat=False)
     with pytest.raises(ConfigError, match=r"output_json = .*must end in \.json"):
         spatial_eval(None, [f"data_json={tmp_path / 'rows.json'}", "output_json=out"])

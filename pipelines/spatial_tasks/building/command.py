@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from assay.config import load_config
 from pipelines.engine.job import Job, run_job
@@ -18,16 +19,23 @@ SHOWN_PROBLEMS = 20
 
 
 def spatial_build(config: Path | None, overrides: Sequence[str]) -> int:
-    """Run `assay spatial build`; 0 if every object is done, 1 if some are not. Files that are missing or cannot be
-    read are told, and are no failure: their views are left out.
+    """Run `assay spatial build`; 0 if every object is done and nothing was the matter with its files, else 1.
 
     Raises:
         AssayError: settings are wrong, or the run cannot go on.
     """
-    return build(load_config(BuildSettings, config, overrides))
+    built = build(load_config(BuildSettings, config, overrides))
+    return 0 if built.complete and not built.problems else 1
 
 
-def build(settings: BuildSettings) -> int:
+class Built(NamedTuple):
+    """Whether every object is done, and what is the matter with how many files: their views are told and left out."""
+
+    complete: bool
+    problems: int
+
+
+def build(settings: BuildSettings) -> Built:
     """The same, with settings that have been read."""
     objects = read_data_folder(settings.data_root, dilated=settings.use_dilated_mask)
     stages = {
@@ -43,4 +51,4 @@ def build(settings: BuildSettings) -> int:
     if len(found["problems"]) > SHOWN_PROBLEMS:
         print(f"... and {len(found['problems']) - SHOWN_PROBLEMS} more in {settings.out_dir / REPORT}")
     print(report.sentence(settings.out_dir))
-    return 0 if report.complete else 1
+    return Built(report.complete, len(found["problems"]))

@@ -16,7 +16,7 @@ from pipelines.spatial_tasks.evaluation.summary import JOB, save_settings, table
 
 
 def spatial_eval(config: Path | None, overrides: Sequence[str]) -> int:
-    """Run `assay spatial eval`; 0 if every question has a score, 1 if some have none.
+    """Run `assay spatial eval`; 0 if every row has a score, 1 if some have none.
 
     Raises:
         AssayError: settings are wrong, no service answers, or the run cannot go on.
@@ -26,16 +26,15 @@ def spatial_eval(config: Path | None, overrides: Sequence[str]) -> int:
 
 def evaluate(settings: EvalSettings) -> int:
     """The same, with settings that have been read."""
-    questions = read_rows(settings.data_json, settings.image_folder, compat=settings.compat)
-    questions = questions if settings.limit == -1 else questions[: settings.limit]
+    rows = read_rows(settings.data_json, settings.image_folder, compat=settings.compat, limit=settings.limit)
     service = ServiceAddress(settings.targets, settings.deadline_s, settings.tls_files)
-    scorers = sorted({question.scorer for question in questions})
+    scorers = sorted({question.scorer for question in rows.questions})
     fingerprints = service.fingerprints(scorers) if scorers else {}
-    units = plan_units(questions, settings.batch_size, fingerprints)
+    units = plan_units(rows.questions, settings.batch_size, fingerprints)
     stage = Stage(ask_worker.STAGE, ask_worker.LoadAskWorker(service), concurrency=ask_worker.CONCURRENCY)
-    save_settings(settings.folder, settings.data_json, len(questions), compat=settings.compat)
+    save_settings(settings.folder, settings.data_json, rows, compat=settings.compat)
     report = run_job(Job(JOB, units, {stage.name: stage}, {}, write_summary), settings, settings.folder, 0)
     summary = json.loads(settings.output_json.read_text())
     print(table(summary))
     print(report.sentence(settings.folder))
-    return 0 if report.complete and not summary["without_score"] else 1
+    return 0 if report.complete and not summary["without_score"] and not rows.left_out else 1

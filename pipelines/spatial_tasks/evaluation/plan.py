@@ -25,25 +25,25 @@ def plan_units(questions: Sequence[Question], batch_size: int, fingerprints: Map
     digest = cache(_digest_if_readable)
     units = []
     for scorer in dict.fromkeys(question.scorer for question in questions):
-        mine = [(number, question) for number, question in enumerate(questions) if question.scorer == scorer]
+        mine = [question for question in questions if question.scorer == scorer]
         for batch in _batches(mine, batch_size):
             inputs = {
                 "scorer": scorer,
                 "fingerprint": fingerprints[scorer],
-                "questions": [_inputs(number, question, digest) for number, question in batch],
+                "questions": [_inputs(question, digest) for question in batch],
             }
-            name = f"{batch[0][0]:06d}"
+            name = f"{batch[0].number:06d}"
             units.append(Unit(name, VARIANT, ask_worker.STAGE, f"answers/{name}", inputs, _locations(batch)))
     return units
 
 
-def _batches(questions: Sequence[tuple[int, Question]], size: int) -> list[list[tuple[int, Question]]]:
+def _batches(questions: Sequence[Question], size: int) -> list[list[Question]]:
     return [list(questions[start : start + size]) for start in range(0, len(questions), size)]
 
 
-def _inputs(number: int, question: Question, digest: Any) -> dict[str, Any]:
+def _inputs(question: Question, digest: Any) -> dict[str, Any]:
     return {
-        "number": number,
+        "number": question.number,
         "id": question.id,
         "task": question.task,
         "text": question.text,
@@ -55,7 +55,7 @@ def _inputs(number: int, question: Question, digest: Any) -> dict[str, Any]:
     }
 
 
-def _locations(batch: Sequence[tuple[int, Question]]) -> dict[str, Any]:
+def _locations(batch: Sequence[Question]) -> dict[str, Any]:
     return {
         "files": [
             {
@@ -64,7 +64,7 @@ def _locations(batch: Sequence[tuple[int, Question]]) -> dict[str, Any]:
                 "query": str(question.query),
                 "mask": None if question.mask is None else str(question.mask),
             }
-            for _, question in batch
+            for question in batch
         ]
     }
 

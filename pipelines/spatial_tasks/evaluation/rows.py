@@ -20,7 +20,8 @@ class Question:
     """One row.
 
     Args:
-        id: the row's, or its number.
+        number: of the row.
+        id: the row's, or made of its number.
         task: the row's, or as its id begins.
         scorer: who judges it.
         images: in the order in which they are shown.
@@ -32,6 +33,7 @@ class Question:
         is_whole_frame: the wanted point of a concatenated pair is one of the whole picture.
     """
 
+    number: int
     id: str
     task: str
     scorer: Scorer
@@ -44,16 +46,25 @@ class Question:
     is_whole_frame: bool
 
 
-def read_rows(path: Path, image_folder: Path, *, compat: bool) -> list[Question]:
-    """All questions of a file.
+@dataclass(frozen=True)
+class Rows:
+    """What a file asks, and, of each row that asks nothing that can be understood, why."""
+
+    questions: list[Question]
+    left_out: list[str]
+
+
+def read_rows(path: Path, image_folder: Path, *, compat: bool, limit: int = -1) -> Rows:
+    """The questions of a file.
 
     Args:
         path: JSON, a list of rows.
         image_folder: relative paths are relative to it.
         compat: look for a row's mask as the reference does, even if the row names one.
+        limit: only the first so many rows; -1 is all.
 
     Raises:
-        ConfigError: the file cannot be read, or a row is not of the form; names the row.
+        ConfigError: the file cannot be read, or is no list.
     """
     try:
         rows = json.loads(path.read_text())
@@ -61,9 +72,13 @@ def read_rows(path: Path, image_folder: Path, *, compat: bool) -> list[Question]
         raise ConfigError(f"data_json = {path} cannot be read: {error}") from error
     if not isinstance(rows, list):
         raise ConfigError(f"data_json = {path} holds a {type(rows).__name__}; allowed: a list of questions")
-    return [
-        _read(row, f"data_json = {path}: row {number}", number, image_folder, compat) for number, row in enumerate(rows)
-    ]
+    found = Rows([], [])
+    for number, row in enumerate(rows if limit == -1 else rows[:limit]):
+        try:
+            found.questions.append(_read(row, number, image_folder, compat))
+        except ValueError as error:
+            found.left_out.append(f"row {number}: {error}")
+    return found
 
 
 def find_mask(query: Path) -> Path | None:
@@ -75,33 +90,36 @@ def find_mask(query: Path) -> Path | None:
     return None
 
 
-def _read(row: Any, where: str, number: int, image_folder: Path, compat: bool) -> Question:
+def _read(row: Any, number: int, image_folder: Path, compat: bool) -> Question:
     try:
         images = row["image"]
         text, wanted = (turn["value"] for turn in row["conversations"])
         name = str(row.get("id", f"sample_{number}"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{where} lacks image or the two turns of conversations: {error!r}") from None
+        raise ValueError(f"lacks image or the two turns of conversations: {error!r}") from None
     task = str(row.get("task") or name.lower())
     is_concatenated = isinstance(images, str)
-    several = [images] if is_concatenated else list(images)
+    several = [images] if is_concatenated else images
+    if not isinstance(several, list) or not all(isinstance(one, str) for one in several):
+        raise ValueError(f"image = {images!r}; allowed: two paths, or the path of a concatenated picture")
     if not is_concatenated and len(several) != 2:
-        raise ConfigError(
-            f"{where}: image holds {len(several)} pictures; allowed: two, or the path of a concatenated one"
-        )
+        raise ValueError(f"image holds {len(several)} pictures; allowed: two, or the path of a concatenated one")
+    if not isinstance(text, str):
+        raise ValueError(f"the question is {text!r}; allowed: a text")
     query = row.get("query_original") or (None if is_concatenated else several[-1])
     if query is None:
-        raise ConfigError(f"{where}: query_original is missing; a concatenated picture needs it, for the mask")
+        raise ValueError("query_original is missing; a concatenated picture needs it, for the mask")
     if "<image>" in text:
-        raise ConfigError(f"{where}: <image> stands in the question; the service puts pictures before the text itself")
+        raise ValueError("<image> stands in the question; the service puts pictures before the text itself")
     if not read_answer(str(wanted)).is_read:
-        raise ConfigError(f"{where}: the answer is {wanted!r}; allowed: [(x, y)] or NOT_VISIBLE")
+        raise ValueError(f"the answer is {wanted!r}; allowed: [(x, y)] or NOT_VISIBLE")
     query_path = image_folder / query
     given = None if compat or not row.get("mask") else image_folder / row["mask"]
     return Question(
+        number=number,
         id=name,
         task=task,
-        scorer=_scorer(task, where),
+        scorer=_scorer(task),
         images=tuple(image_folder / one for one in several),
         is_concatenated=is_concatenated,
         query=query_path,
@@ -112,8 +130,8 @@ def _read(row: Any, where: str, number: int, image_folder: Path, compat: bool) -
     )
 
 
-def _scorer(task: str, where: str) -> Scorer:
+def _scorer(task: str) -> Scorer:
     for beginning, scorer in SCORERS.items():
         if task.lower().startswith(beginning):
             return scorer
-    raise ConfigError(f"{where}: task = {task!r}; allowed: what begins with {', '.join(SCORERS)}")
+    raise ValueError(f"task = {task!r}; allowed: what begins with {', '.join(SCORERS)}")

@@ -17,16 +17,18 @@ from pipelines.spatial_tasks.evaluation.metrics import named_metrics, robust_met
 from pipelines.spatial_tasks.evaluation.page import save_page
 from pipelines.spatial_tasks.evaluation.reference import metrics_as_reference
 from pipelines.spatial_tasks.evaluation.results import Result, from_json
+from pipelines.spatial_tasks.evaluation.rows import Rows
 
 JOB = "spatial-eval"
 SETTINGS = "evaluation.json"
 SHOWN_FAILURES = 5
 
 
-def save_settings(root: Path, data_json: Path, questions: int, *, compat: bool) -> None:
+def save_settings(root: Path, data_json: Path, rows: Rows, *, compat: bool) -> None:
     """Keep what decides the numbers and is not the ledger's: `assay pipeline summary` derives the same again."""
     root.mkdir(parents=True, exist_ok=True)
-    values = {"data_json": str(data_json), "questions": questions, "compat": compat}
+    asked = {"data_json": str(data_json), "questions": len(rows.questions), "compat": compat}
+    values = {**asked, "rows_left_out": rows.left_out}
     write_whole(root / SETTINGS, json.dumps(values, indent=1) + "\n")
 
 
@@ -46,7 +48,7 @@ def write_summary(ledger: Ledger) -> list[Path]:
     units = [unit for plan in plans if plan.job == JOB for unit in plan.units]
     results = _results(ledger, units)
     summary = summarize(results, compat=settings["compat"])
-    summary = {**settings, "failures": _failures(ledger, units), **summary}
+    summary = {"rows_left_out": [], **settings, "failures": _failures(ledger, units), **summary}
     output, page = (root.with_name(f"{root.name}{ending}") for ending in (".json", ".html"))
     rows = [one.to_reference_row() if settings["compat"] else one.to_row() for one in results]
     write_whole(output, json.dumps({**summary, "results": rows}, indent=1, ensure_ascii=False) + "\n")
@@ -86,6 +88,9 @@ def table(summary: dict[str, Any]) -> str:
             lines.append(f"{summary[name]} {text}")
     if (left := summary["questions"] - summary["answered"] - summary["without_score"]) > 0:
         lines.append(f"NOT ALL QUESTIONS: {left} of {summary['questions']} are yet to be answered")
+    left_out = summary["rows_left_out"]
+    lines += [f"{len(left_out)} ROWS that ask nothing which can be understood"] if left_out else []
+    lines += left_out[:SHOWN_FAILURES]
     lines += [f"failed: {failure}" for failure in summary["failures"][:SHOWN_FAILURES]]
     return "\n".join(lines)
 
