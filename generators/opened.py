@@ -79,8 +79,11 @@ class OpenedPipeline(ABC):
         Raises:
             ConfigError: it cannot be found or loaded, or the size does not fit.
         """
+        pipeline = cls.load_pipeline(model, encoder_dtype, weights_dtype)
+        if str(device) != "cpu":  # diffusers would warn of encoders in half precision, which may not stay there
+            pipeline.to(device)
         return cls(
-            cls.load_pipeline(model, encoder_dtype, weights_dtype).to(device),
+            pipeline,
             height=height,
             width=width,
             max_sequence_length=max_sequence_length,
@@ -197,6 +200,11 @@ class OpenedPipeline(ABC):
     @abstractmethod
     def image_tokens(self) -> int:
         """Tokens that the transformer makes of one image."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of a prompt, as `encode_prompts` gives them, without references."""
+        return self._max_sequence_length
 
     @abstractmethod
     def _encode(self, prompts: list[str], references: Sequence[Sequence[Image.Image]] | None) -> PromptEmbeddings: ...

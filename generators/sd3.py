@@ -41,6 +41,11 @@ class SD3Generator(TrainableGenerator):
         return self.transformer.config.in_channels, self._height // scale, self._width // scale
 
     @property
+    def prompt_tokens(self) -> int:
+        clip: int = self.pipeline.tokenizer_max_length
+        return clip + self._max_sequence_length
+
+    @property
     def _token_pixels(self) -> int:
         pixels: int = self.pipeline.vae_scale_factor * self.transformer.config.patch_size
         return pixels

@@ -1,29 +1,18 @@
-"""What a configuration amounts to: groups, images, passes, optimizer steps and reward calls of an epoch, and memory.
+"""What a configuration amounts to: groups, images, passes, optimizer steps and reward calls of an epoch.
 
 Printed before a run starts. Numbers that do not go together are refused, with the nearest that do.
 """
 
 from dataclasses import dataclass
-from typing import Any
-
-from torch import nn
 
 from assay.client import BATCH_ITEMS
 from assay.errors import ConfigError
-from generators.showo.transformer import Showo
 from trainer.algorithms.captioned import CaptionedConfig
 from trainer.algorithms.flow_grpo import FlowGrpoConfig
 from trainer.algorithms.masked_tokens import MaskedTokensConfig
 from trainer.algorithms.pairs import PairsConfig
 from trainer.algorithms.showo_dpo import ShowoDpoConfig
 from trainer.config import TrainConfig
-
-#: Bytes that a transformer layer keeps for the backward pass, for each token and unit of width: 34 in half precision
-#: with an attention that keeps no scores, twice that in float32; with checkpointing its input alone
-#: (arXiv 2205.05198, section 4).
-ACTIVATION_BYTES, CHECKPOINTED_BYTES = 34, 2
-#: Of each trained number, float32: gradient, two moments of Adam, an average and an older policy.
-TRAINED_BYTES = 20
 
 
 @dataclass(frozen=True)
@@ -158,71 +147,6 @@ def _is_guided(config: TrainConfig) -> bool:
 
 def _num_scorers(config: TrainConfig) -> int:
     return len({(reward.targets, reward.scorer) for reward in config.rewards})
-
-
-@dataclass(frozen=True)
-class MemoryEstimate:
-    """What one process needs, in bytes, before any sharding: the first two exactly, activations roughly."""
-
-    weights: int
-    trained: int
-    activations: int
-
-    def __str__(self) -> str:
-        parts = {"weights": self.weights, "trained state": self.trained, "activations, roughly": self.activations}
-        listed = "; ".join(f"{name}: {size / 2**30:.2f}" for name, size in parts.items())
-        return f"memory of a process before sharding, in GiB: {listed}; together {sum(parts.values()) / 2**30:.2f}"
-
-
-def memory_estimate(
-    config: TrainConfig,
-    transformer: Any,
-    other_parts: list[nn.Module],
-    num_tokens: int,
-    *,
-    second_branch: bool = True,
-) -> MemoryEstimate:
-    """Work out the memory of a run.
-
-    Args:
-        config: for the micro-batch and the precision.
-        transformer: with its LoRA.
-        other_parts: text encoders and VAE, where they stay in memory.
-        num_tokens: of one image and its prompt in the transformer.
-        second_branch: as for `arithmetic`.
-    """
-    weights = sum(p.numel() * p.element_size() for part in [transformer, *other_parts] for p in part.parameters())
-    trained = sum(p.numel() for p in transformer.parameters() if p.requires_grad)
-    kept = CHECKPOINTED_BYTES if config.model.gradient_checkpointing else ACTIVATION_BYTES
-    in_full = 2 if config.run.mixed_precision == "no" and config.model.weights_dtype == "float32" else 1
-    activations = (
-        _micro_batch(config, second_branch) * num_tokens * _width(transformer) * _layers(transformer) * kept * in_full
-    )
-    # Values count among the weights; the rest: gradient, two moments, and as a rule a copy or two of the values.
-    return MemoryEstimate(weights, trained * TRAINED_BYTES, activations)
-
-
-def _micro_batch(config: TrainConfig, second_branch: bool) -> int:
-    masks = config.algorithm.draws if isinstance(config.algorithm, MaskedTokensConfig) else 1  # in one pass together
-    if isinstance(config.algorithm, CaptionedConfig):
-        return config.algorithm.micro_batch_size * masks
-    if isinstance(config.algorithm, PairsConfig):
-        return 2 * config.algorithm.micro_batch_pairs * masks
-    assert config.sampling is not None
-    two = second_branch and config.sampling.guidance_scale > 1 and isinstance(config.algorithm, FlowGrpoConfig)
-    return config.sampling.micro_batch_size * (2 if two else 1)
-
-
-def _width(transformer: Any) -> int:
-    if isinstance(transformer, Showo):
-        return int(transformer.showo.config.hidden_size)
-    return int(transformer.config.num_attention_heads * transformer.config.attention_head_dim)
-
-
-def _layers(transformer: Any) -> int:
-    if isinstance(transformer, Showo):
-        return int(transformer.showo.config.num_hidden_layers)
-    return int(transformer.config.num_layers + getattr(transformer.config, "num_single_layers", 0))
 
 
 def _check_multiple(field: str, value: int, unit: int, why: str) -> None:

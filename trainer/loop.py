@@ -26,7 +26,7 @@ from generators.text_to_image import NEEDS_FILE
 from generators.trainable import TrainableGenerator
 from trainer.algorithms.choice import make_algorithm
 from trainer.algorithms.masked_tokens import MaskedTokensConfig
-from trainer.arithmetic import arithmetic, memory_estimate
+from trainer.arithmetic import arithmetic
 from trainer.batch_source import BatchSource
 from trainer.checkpoint import gather_tensors, load_checkpoint, newest_checkpoint, put_tensors, save_checkpoint
 from trainer.config import TrainConfig
@@ -36,6 +36,7 @@ from trainer.embeddings_cache import PromptEncoder
 from trainer.held_out import HeldOut
 from trainer.layout import lay_out
 from trainer.learning_rate import LearningRateSchedule
+from trainer.memory_estimate import has_second_branch, memory_estimate
 from trainer.metric_sums import MetricSums
 from trainer.policy_copy import PolicyCopy
 from trainer.prompts import PromptTask, read_prompts
@@ -65,7 +66,9 @@ class Trainer:
         prompts = read_prompts(config.prompts.train) if config.prompts.train and config.data is None else []
         test_prompts = read_prompts(config.prompts.test) if config.prompts.test and config.evaluation else []
         torch.manual_seed(config.run.seed)
-        self._generator = _load_generator(config, accelerator)
+        self._generator = _load_generator(config)
+        accelerator.print(self._amounts())  # before there is more on the device than fits it
+        self._generator.pipeline.to(accelerator.device)
         self._layout = lay_out(accelerator, self._generator.transformer, config.optimizer)
         if self._layout.in_step and not self._generator.can_be_sharded:
             raise ConfigError("accelerate is to shard the model; allowed for Show-o: plain data parallelism")
@@ -90,7 +93,6 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the configured number of epochs, from the newest checkpoint if there is one."""
-        self._accelerator.print(self._amounts())
         self._resume()
         trackers = {"tensorboard": {"purge_step": self._epoch + 1}}  # epochs that are trained again are shown once
         self._accelerator.init_trackers("assay", init_kwargs=trackers)
@@ -257,14 +259,9 @@ class Trainer:
 
     def _amounts(self) -> str:
         """What the configuration amounts to on this model."""
-        generator = self._generator
-        components = [part for part in generator.pipeline.components.values() if isinstance(part, torch.nn.Module)]
-        others = [part for part in components if part is not generator.transformer]
-        num_tokens = generator.image_tokens + self._encoder.negative.tokens.shape[1]
-        branch = not (isinstance(generator, TrainableGenerator) and generator.embeds_guidance)
-        epoch = arithmetic(self._config, self._accelerator.num_processes, second_branch=branch)
-        memory = memory_estimate(self._config, generator.transformer, others, num_tokens, second_branch=branch)
-        return f"{epoch}\n{memory}"
+        branch, processes = has_second_branch(self._generator), self._accelerator.num_processes
+        epoch = arithmetic(self._config, processes, second_branch=branch)
+        return f"{epoch}\n{memory_estimate(self._config, self._generator, processes)}"
 
     def _fingerprints(self) -> dict[str, str]:
         return {name: value for judge in self._judges for name, value in judge.fingerprints.items()}
@@ -285,8 +282,8 @@ def _schedule(config: TrainConfig) -> LearningRateSchedule:
     return LearningRateSchedule(config.optimizer.schedule, config.optimizer.warmup, num_steps)
 
 
-def _load_generator(config: TrainConfig, accelerator: Accelerator) -> OpenedPipeline:
-    """With what is trained set up: a LoRA, or all weights."""
+def _load_generator(config: TrainConfig) -> OpenedPipeline:
+    """In main memory, with what is trained set up: a LoRA, or all weights."""
     model = config.model
     kind = ShowoGenerator if isinstance(config.algorithm, MaskedTokensConfig) else TrainableGenerator
     generator: OpenedPipeline = load_trainable(
@@ -295,7 +292,6 @@ def _load_generator(config: TrainConfig, accelerator: Accelerator) -> OpenedPipe
         height=model.height,
         width=model.width,
         max_sequence_length=model.max_sequence_length,
-        device=accelerator.device,
         encoder_dtype=getattr(torch, model.encoder_dtype),
         autocast_dtype=AUTOCAST_DTYPES[config.run.mixed_precision],
         weights_dtype=getattr(torch, model.weights_dtype),

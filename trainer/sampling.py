@@ -92,10 +92,12 @@ class StepPlan:
     Args:
         noise_levels: (batch, steps) eta of every step; 0 is the deterministic Euler step.
         trained: (batch, T) indices of the steps that are kept; T may be 0. Their eta is above 0.
+        keeps_means: of the kept steps, keep the means of their Gaussians, too.
     """
 
     noise_levels: Tensor
     trained: Tensor
+    keeps_means: bool = False
 
     @classmethod
     def deterministic(cls, batch: int, num_steps: int) -> "StepPlan":
@@ -113,7 +115,7 @@ class Trajectory:
         plan: what was kept; T below is its number of trained steps.
         states: (batch, T, ...) states before the kept steps.
         next_states: (batch, T, ...) states after them.
-        means: (batch, T, ...) means of the Gaussians that they were drawn from.
+        means: (batch, T, ...) means of the Gaussians that they were drawn from; empty where the plan keeps none.
         log_probs: (batch, T).
     """
 
@@ -164,7 +166,8 @@ def sample_trajectory(
     latents = draw_noise((batch, *model.latent_shape), starts or generators, device)
     trained = plan.trained.to(device)
     states = torch.empty(*trained.shape, *model.latent_shape, device=device)
-    next_states, means = torch.empty_like(states), torch.empty_like(states)
+    next_states = torch.empty_like(states)
+    means = torch.empty_like(states) if plan.keeps_means else states.new_empty(0)
     log_probs = torch.empty(trained.shape, device=device)
     for index, eta in enumerate(plan.noise_levels.T.tolist()):
         sigma = levels[index].expand(batch)
@@ -181,6 +184,8 @@ def sample_trajectory(
         )
         row, column = (trained == index).nonzero(as_tuple=True)
         states[row, column], next_states[row, column] = latents[row], taken.next_sample[row]
-        means[row, column], log_probs[row, column] = taken.mean[row], taken.log_prob[row]
+        log_probs[row, column] = taken.log_prob[row]
+        if plan.keeps_means:
+            means[row, column] = taken.mean[row]
         latents = taken.next_sample
     return Trajectory(latents, levels, plan, states, next_states, means, log_probs)

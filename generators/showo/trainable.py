@@ -92,6 +92,10 @@ class ShowoGenerator(OpenedPipeline):
     def image_tokens(self) -> int:
         return int(self.transformer.config.num_vq_tokens)
 
+    @property
+    def prompt_tokens(self) -> int:
+        return self._max_sequence_length + 1  # with the mark of the task
+
     def train_all(self) -> list[torch.nn.Parameter]:
         """Let the whole language model train, embeddings and head included, and return its parameters.
 

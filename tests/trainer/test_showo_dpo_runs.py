@@ -30,9 +30,10 @@ from generators.showo.pipeline import ShowoPipeline
 from generators.text_to_image import load_pipeline
 from miniature.datasets import write_captioned_pictures, write_pairs
 from miniature.prompts import counting_metadata
-from trainer.arithmetic import arithmetic, memory_estimate
+from trainer.arithmetic import arithmetic
 from trainer.cli import train
 from trainer.config import TrainConfig
+from trainer.memory_estimate import memory_estimate
 
 OFFLINE = ROOT / "configs/train/miniature_showo_dpo.yaml"
 TOLERANCE = 2e-5
@@ -297,10 +298,14 @@ def test_arithmetic_and_memory_by_hand(tiny_masked: Any) -> None:
     assert (found.groups, found.images, found.optimizer_steps, found.micro_batches) == (96, 192, 6, 6)
     assert found.training_passes == 4
     assert found.reward_calls == 12  # 2 processes, 6 steps, the 16 images of 8 pairs in one call
-    memory = memory_estimate(config, tiny_masked.transformer, [], num_tokens=83)
-    assert memory.activations == 2 * 16 * 4 * 83 * 32 * 2 * 34 * 2
+    memory = memory_estimate(config, tiny_masked, 2)
+    assert memory.activations == 2 * 16 * 4 * 81 * 32 * 2 * 34 * 2
+    assert memory.rollouts == 0
     online = load_config(TrainConfig, OFFLINE.with_name("miniature_showo_dpo_online.yaml"))
     assert arithmetic(online, 1).sampling_passes == 24
+    assert online.sampling is not None
+    images = online.sampling.groups_per_epoch * online.sampling.group_size
+    assert memory_estimate(online, tiny_masked, 1).rollouts == images * 8 * (64 + 17)
     without = load_config(
         TrainConfig, OFFLINE.with_name("miniature_showo_dpo_online.yaml"), ["sampling.guidance_scale=0"]
     )

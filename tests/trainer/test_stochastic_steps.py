@@ -115,7 +115,8 @@ def test_the_unconditional_branch_may_have_no_gradient(detach: bool, expected: f
 def test_a_trajectory_keeps_the_steps_that_are_trained() -> None:
     """Against the whole path, stepped by hand."""
     sigmas = [1.0, 0.8, 0.5, 0.2, 0.0]
-    plan = StepPlan(torch.tensor([[0, 0.7, 0.7, 0], [0.7, 0, 0, 0]]), torch.tensor([[2, 1], [0, 0]]))
+    levels = torch.tensor([[0, 0.7, 0.7, 0], [0.7, 0, 0, 0]])
+    plan = StepPlan(levels, torch.tensor([[2, 1], [0, 0]]), keeps_means=True)
     found = sample_trajectory(
         LinearModel(),
         no_prompts(2),

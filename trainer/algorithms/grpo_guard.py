@@ -9,13 +9,16 @@ there is least noise; so clipping rarely catches what gains. arXiv 2510.22319, a
 The bias is each sample's own. (The released code's mean runs over the whole micro-batch.)
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from trainer.algorithms.flow_grpo import FlowGrpo, FlowGrpoConfig
-from trainer.sampling import Trajectory
+from trainer.prompts import RolloutSample
+from trainer.sampling import StepPlan, Trajectory
 from trainer.stochastic_step import SdeStep
 
 
@@ -29,6 +32,9 @@ class GrpoGuardConfig(FlowGrpoConfig):
 
 class GrpoGuard(FlowGrpo):
     """Flow-GRPO with the regulated ratio; for `sde_type: flow` alone, of whose Gaussian it is derived."""
+
+    def plan(self, samples: Sequence[RolloutSample], num_steps: int) -> StepPlan:
+        return replace(super().plan(samples, num_steps), keeps_means=True)
 
     def _log_ratio(
         self, step: SdeStep, trajectory: Trajectory, column: int, indices: Tensor
