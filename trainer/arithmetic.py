@@ -72,6 +72,18 @@ def arithmetic(config: TrainConfig, num_processes: int, *, second_branch: bool =
     return _of_rollouts(config, num_processes, second_branch)
 
 
+def unmoved_average(config: TrainConfig) -> str | None:
+    """What to say where the run is so short that its averaged weights, which are evaluated and saved, never move."""
+    steps = config.run.epochs * config.algorithm.optimizer_steps_per_epoch
+    if not config.ema.enabled or steps >= config.ema.every_steps:
+        return None
+    return (
+        f"the averaged weights, which are evaluated and saved, move every {config.ema.every_steps} optimizer steps, "
+        f"and the run has {steps}: they will stay as they begin. ema.every_steps=1 lets them follow, "
+        "ema.enabled=false saves the last ones"
+    )
+
+
 def _of_rollouts(config: TrainConfig, processes: int, second_branch: bool) -> Arithmetic:
     sampling, algorithm = config.sampling, config.algorithm
     assert sampling is not None

@@ -26,7 +26,7 @@ from generators.text_to_image import NEEDS_FILE
 from generators.trainable import TrainableGenerator
 from trainer.algorithms.choice import make_algorithm
 from trainer.algorithms.masked_tokens import MaskedTokensConfig
-from trainer.arithmetic import arithmetic
+from trainer.arithmetic import arithmetic, unmoved_average
 from trainer.batch_source import BatchSource
 from trainer.checkpoint import gather_tensors, load_checkpoint, newest_checkpoint, put_tensors, save_checkpoint
 from trainer.config import TrainConfig
@@ -261,7 +261,8 @@ class Trainer:
         """What the configuration amounts to on this model."""
         branch, processes = has_second_branch(self._generator), self._accelerator.num_processes
         epoch = arithmetic(self._config, processes, second_branch=branch)
-        return f"{epoch}\n{memory_estimate(self._config, self._generator, processes)}"
+        memory = memory_estimate(self._config, self._generator, processes)
+        return "\n".join(str(line) for line in (epoch, memory, unmoved_average(self._config)) if line is not None)
 
     def _fingerprints(self) -> dict[str, str]:
         return {name: value for judge in self._judges for name, value in judge.fingerprints.items()}

@@ -18,7 +18,7 @@ from assay.serve_command import ServiceConfig
 from pipelines.evaluate.settings import EvaluateSettings
 from services.geneval.config import GenEvalConfig
 from trainer.algorithms.captioned import CaptionedConfig
-from trainer.arithmetic import arithmetic
+from trainer.arithmetic import arithmetic, unmoved_average
 from trainer.config import TrainConfig
 
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
@@ -140,6 +140,7 @@ def test_the_commands_of_full_size_have_valid_settings() -> None:
             settings = load_config(TrainConfig, config, overrides, environment={})
             assert not isinstance(settings.algorithm, CaptionedConfig)
             assert arithmetic(settings, 8 if "launch" in words else 1).optimizer_steps == 2
+            assert unmoved_average(settings) is None  # or the saved LoRA would be the start
         elif "serve" in words:
             GenEvalConfig.model_validate(load_config(ServiceConfig, config, overrides, environment={}).scorer)
         elif "evaluate" in words:

@@ -8,7 +8,7 @@ import pytest
 from assay.config import load_config
 from assay.errors import ConfigError
 from trainer.algorithms.flow_grpo import FlowGrpoConfig, trained_steps
-from trainer.arithmetic import Arithmetic, arithmetic
+from trainer.arithmetic import Arithmetic, arithmetic, unmoved_average
 from trainer.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +117,20 @@ def test_arithmetic_by_hand() -> None:
     text = str(found)
     assert "60 images, 12 groups of 5; 3 optimizer steps of 20 images" in text
     assert "2 processes, each 9 micro-batches" in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["ema={}"], "move every 8 optimizer steps, and the run has 4: "),
+        (["ema={}", "run.epochs=2"], None),  # eight steps: it moves once
+        (["ema={enabled: false}"], None),
+        ([], None),  # every step
+    ],
+)
+def test_who_saves_an_average_that_never_moves_is_told(overrides: list[str], said: str | None) -> None:
+    found = unmoved_average(load_config(TrainConfig, MINIATURE, ["run.epochs=1", *overrides]))
+    assert found is None if said is None else said in str(found)
 
 
 @pytest.mark.parametrize(
