@@ -42,6 +42,7 @@ from trainer.policy_copy import PolicyCopy
 from trainer.prompts import PromptTask, read_prompts
 from trainer.rollout_source import RolloutSource
 from trainer.run_folder import RunFolder, encoders_digest
+from trainer.trackers import start_trackers
 from trainer.update import PolicyUpdate
 
 AUTOCAST_DTYPES = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -94,8 +95,7 @@ class Trainer:
     def run(self) -> None:
         """Train to the configured number of epochs, from the newest checkpoint if there is one."""
         self._resume()
-        trackers = {"tensorboard": {"purge_step": self._epoch + 1}}  # epochs that are trained again are shown once
-        self._accelerator.init_trackers("assay", init_kwargs=trackers)
+        start_trackers(self._accelerator, self._config, self._folder, self._epoch)
         self._held_out.evaluate(0, self._minutes)
         if self._epoch and self._held_out.is_due(self._epoch):  # the run may have been killed before, or in it
             self._held_out.evaluate(self._epoch, self._minutes)

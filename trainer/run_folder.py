@@ -1,6 +1,7 @@
 """The folder of a run: what it is a run of, its log, its evaluations. What is written survives a kill at any moment.
 
 run.json            the settings that decide the numbers; another run is refused
+identity            the name by which trackers know it again
 metrics.jsonl       a line an epoch
 evaluations/        a folder an evaluation: results.jsonl, summary.json, PNG of the gallery's pictures
 checkpoints/        see trainer.checkpoint
@@ -11,10 +12,12 @@ best/               the LoRA, or the whole model, of the best evaluation
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from math import isfinite
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from PIL import Image
@@ -64,7 +67,7 @@ class RunFolder:
             ConfigError: it holds a run with other settings; names the first field that differs. Or a file that decides
                 the numbers cannot be read.
         """
-        mine = dict(_flat(_identity(config)))
+        mine = dict(flat(_identity(config)))
         record = self.root / "run.json"
         is_trained = self._metrics.exists()
         if record.exists() and (is_trained or (self.root / "evaluations").exists()):
@@ -80,6 +83,14 @@ class RunFolder:
             return
         self.root.mkdir(parents=True, exist_ok=True)
         write_whole(record, json.dumps(mine, indent=1) + "\n")
+
+    def identity(self) -> str:
+        """A name that no other run has: a folder keeps it when it is moved, and gets another when it is begun anew."""
+        file = self.root / "identity"
+        if not file.exists():
+            readable = re.sub(r"[^\w.-]", "-", self.root.resolve().name)
+            write_whole(file, f"{readable}-{uuid4().hex[:12]}\n")
+        return file.read_text().strip()
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         with self._metrics.open("a") as file:
@@ -144,8 +155,8 @@ def _without_free(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fields_at_default(config: TrainConfig) -> set[str]:
-    others = dict(_flat(config.model_dump(mode="json", exclude_defaults=True)))
-    return {field for field, _ in _flat(config.model_dump(mode="json")) if field not in others}
+    others = dict(flat(config.model_dump(mode="json", exclude_defaults=True)))
+    return {field for field, _ in flat(config.model_dump(mode="json")) if field not in others}
 
 
 def _is_unknown(field: str, known: dict[str, Any]) -> bool:
@@ -219,14 +230,14 @@ def _fused(lora: str | None) -> list[str]:
     return [*_fused(needed_lora(lora)), digest_file(file) if file.is_file() else lora]
 
 
-def _flat(values: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+def flat(values: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
     """(dotted field, value) of every leaf."""
     pairs = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else None
     if pairs is None:
         yield prefix, values
         return
     for key, value in pairs:
-        yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+        yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
 
 
 def _row(image: EvaluatedImage) -> dict[str, Any]:
