@@ -431,6 +431,7 @@ GOOD = {
         ({**GOOD, "conversations": [{"from": "human"}]}, "lacks image or the two turns"),
         ({**GOOD, "conversations": [{"value": 5}, {"value": "NOT_VISIBLE"}]}, "the question is 5"),
         ({**GOOD, "image": 5}, "image = 5; allowed"),
+        ({**GOOD, "query_original": 5}, "'int'"),
         ({**GOOD, "image": ["a.png", 5]}, "image = ['a.png', 5]; allowed"),
         ({**GOOD, "image": ["a.png"]}, "image holds 1 pictures; allowed: two"),
         ({**GOOD, "image": "a.jpg"}, "query_original is missing"),

@@ -76,7 +76,7 @@ def read_rows(path: Path, image_folder: Path, *, compat: bool, limit: int = -1) 
     for number, row in enumerate(rows if limit == -1 else rows[:limit]):
         try:
             found.questions.append(_read(row, number, image_folder, compat))
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             found.left_out.append(f"row {number}: {error}")
     return found
 
