@@ -14,8 +14,9 @@ from assay.serving.scorer import Limits, Sample, ScorerInfo
 class MeanScorer:
     """Scores the mean of the first image, in [0, 1].
 
-    Prompts: `poison` raises, `exit` calls sys.exit, `refuse` fails, `nan` gives NaN, `sleep SECONDS` sleeps,
-    `wait` blocks until `gate` is set. A batch of more than `fits_items` samples runs out of memory.
+    Prompts: `poison` raises, `hoard` wants more memory than there is, `exit` calls sys.exit, `refuse` fails, `nan`
+    gives NaN, `sleep SECONDS` sleeps, `wait` blocks until `gate` is set. A batch of more than `fits_items` samples
+    runs out of memory.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class MeanScorer:
         match sample.prompt.split():
             case ["poison"]:
                 raise ValueError("secret path /models/private.bin")
+            case ["hoard"]:
+                raise MemoryError("secret allocator text")
             case ["exit"]:
                 raise SystemExit(3)
             case ["refuse"]:
