@@ -51,7 +51,9 @@ class FineTuningFolder:
         record, mine = self.root / "run.json", _identity(config, num_processes)
         if record.exists() and (self.newest_checkpoint() is not None or self._result().exists()):
             theirs = json.loads(record.read_text())
-            for field in sorted(mine.keys() | theirs.keys()):
+            # What an update has brought since is not in it: the run was as the default has it.
+            at_default = FineTuningConfig.model_fields.keys() - config.model_dump(exclude_defaults=True).keys()
+            for field in sorted((mine.keys() | theirs.keys()) - (at_default - theirs.keys())):
                 if mine.get(field) != theirs.get(field):
                     raise ConfigError(
                         f"output = {self.root} holds a run with {field} = {theirs.get(field)!r}, not "

@@ -196,6 +196,12 @@ def test_a_whole_model_goes_on_from_its_checkpoint_and_a_finished_run_is_not_run
         again = load_file(out / "model/model.safetensors")
         assert all(torch.equal(again[name], weights[name]) for name in weights)
         assert lines(out / "held_out.jsonl") == evaluations
+    before_an_update = json.loads((out / "run.json").read_text())
+    del before_an_update["max_grad_norm"]
+    (out / "run.json").write_text(json.dumps(before_an_update))
+    run(settings)
+    with pytest.raises(ConfigError, match=r"holds a run with max_grad_norm = None, not 2.0: choose another output"):
+        run({**settings, "max_grad_norm": 2.0})
     with pytest.raises(ConfigError, match=r"holds a run with learning_rate = 0.003, not 0.1: choose another output"):
         run({**settings, "learning_rate": 0.1})
     measured_on = Path(settings["held_out"][0]["path"])
