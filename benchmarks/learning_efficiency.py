@@ -193,7 +193,7 @@ def compared(runs: dict[str, list[list[dict[str, Any]]]], name: str, gain: float
 
 
 def mean_minutes(curves: list[list[dict[str, Any]]], gain: float) -> tuple[float, bool]:
-    """Mean over the runs, and whether all arrived; 0 of none."""
+    """Mean over the runs, and whether all arrived; 0 where there is no run."""
     times = [reached(curve, gain) for curve in curves]
     spent = [curve[-1]["minutes"] if time is None else time for curve, time in zip(curves, times, strict=True)]
     return float(np.mean(spent)) if spent else 0.0, None not in times
