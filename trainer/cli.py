@@ -13,6 +13,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from assay.config import load_config
 from assay.errors import ConfigError
 from assay.rewards import RewardConfig, RewardSet
+from assay.tracing import configure_tracing
 from trainer.arithmetic import arithmetic
 from trainer.config import TrainConfig
 from trainer.layout import precision_of_accelerate
@@ -35,6 +36,7 @@ def train(config_path: Path, overrides: Sequence[str] = ()) -> int:
     Raises:
         AssayError: the configuration is wrong, no service answers, or rewards stay away past their deadline.
     """
+    configure_tracing("assay-trainer")
     config = load_config(TrainConfig, config_path, overrides)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from assay.errors import ConfigError
 from assay.files import write_whole
 from assay.rewards import RewardSet
+from assay.tracing import span
 from generators.opened import OpenedPipeline
 from trainer import report
 from trainer.config import TrainConfig
@@ -64,7 +65,8 @@ class HeldOut:
         if self._agreed(self._folder.has_evaluation(epoch)):
             found = self._folder.load_evaluation(epoch)
         else:
-            with self._generator.without_adapter() if epoch == 0 else self._averaged():
+            weights = self._generator.without_adapter() if epoch == 0 else self._averaged()
+            with span("evaluation", **{"assay.epoch": epoch}), weights:
                 found = evaluate(
                     self._generator,
                     self._encoder,

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from assay.errors import ConfigError, FingerprintMismatchError
 from assay.files import write_whole
 from assay.rewards import RewardSet
+from assay.tracing import span
 from generators.loading import load_trainable
 from generators.opened import OpenedPipeline
 from generators.showo.trainable import ShowoGenerator
@@ -95,7 +96,10 @@ class Trainer:
     def run(self) -> None:
         """Train to the configured number of epochs, from the newest checkpoint if there is one."""
         self._resume()
-        start_trackers(self._accelerator, self._config, self._folder, self._epoch)
+        fingerprints = self._fingerprints()
+        start_trackers(self._accelerator, self._config, self._folder, self._epoch, fingerprints)
+        for name, fingerprint in fingerprints.items():
+            self._accelerator.print(f"reward {name}: fingerprint {fingerprint}")
         self._held_out.evaluate(0, self._minutes)
         if self._epoch and self._held_out.is_due(self._epoch):  # the run may have been killed before, or in it
             self._held_out.evaluate(self._epoch, self._minutes)
@@ -109,7 +113,8 @@ class Trainer:
             if self._held_out.patience_is_over(epoch):
                 self._accelerator.print(f"stopped after {epoch} epochs: {self._held_out.standing(epoch)}")
                 break
-            metrics = self._train_epoch(epoch)
+            with span("epoch", **{"assay.epoch": epoch + 1}):
+                metrics = self._train_epoch(epoch)
             progress.set_postfix_str(_shown(metrics))
             self._save_and_evaluate()
         self._held_out.evaluate(self._epoch, self._minutes)
@@ -161,7 +166,8 @@ class Trainer:
         for index, batches in enumerate(self._source.steps(epoch)):
             started = time.monotonic()
             own = MetricSums()
-            norm = self._update.step(batches, own)
+            with span("update"):
+                norm = self._update.step(batches, own)
             if index > 0:
                 own.maxima.clear()  # only the first step is on-policy: its ratios must be exactly 1
             sums.merge(own)
@@ -181,7 +187,7 @@ class Trainer:
             "update_s": update_s,
         }
         if self._accelerator.is_main_process:
-            self._folder.append_metrics(metrics)
+            self._folder.append_metrics({**metrics, "fingerprints": self._fingerprints()})
         numbers = {f"train/{key}": value for key, value in metrics.items() if key != "epoch"}
         self._accelerator.log(numbers, step=self._epoch)
         return metrics

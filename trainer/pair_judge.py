@@ -17,6 +17,7 @@ from assay.tasks import OutcomeTask
 from trainer.algorithms.guidance import GuidanceConfig, pair_weights
 from trainer.data_rows import DataRow, read_picture
 from trainer.metric_sums import MetricSums
+from trainer.reward_calls import RewardCalls
 
 
 class PairJudge:
@@ -31,7 +32,7 @@ class PairJudge:
     def __init__(self, config: GuidanceConfig, rewards: RewardSet, size: tuple[int, int]) -> None:
         self._config, self._rewards, self._size = config, rewards, size
         self._known: dict[int, tuple[float, float]] = {}
-        self._sums = MetricSums()
+        self._sums, self._calls = MetricSums(), RewardCalls()
 
     def submit(self, rows: Mapping[int, DataRow]) -> Callable[[], Tensor]:
         """Start scoring rows, by their number in the file; what is returned waits and gives their weights (rows,).
@@ -51,7 +52,9 @@ class PairJudge:
 
         def weights() -> Tensor:
             if future is not None:
-                totals = future.result().totals.reshape(-1, 2).tolist()
+                scores = future.result()
+                self._calls.add(scores)
+                totals = scores.totals.reshape(-1, 2).tolist()
                 found = {index: (chosen, rejected) for index, (chosen, rejected) in zip(new, totals, strict=True)}
                 # A score that failed may come the next time.
                 self._known |= {index: pair for index, pair in found.items() if all(map(isfinite, pair))}
@@ -62,9 +65,9 @@ class PairJudge:
         return weights
 
     def metrics(self, accelerator: Accelerator) -> dict[str, Any]:
-        """Of the pairs since the last call, over all processes: the mean lead, and the share that counts."""
+        """Since the last call, over all processes: the pairs' mean lead, the share that counts, and the services."""
         sums, self._sums = self._sums, MetricSums()
-        return sums.gather(accelerator).means()
+        return {**sums.gather(accelerator).means(), **self._calls.metrics(accelerator)}
 
     def _weights(self, scores: list[tuple[float, float]]) -> Tensor:
         chosen, rejected = torch.tensor(scores, dtype=torch.float64).T

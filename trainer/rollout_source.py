@@ -16,12 +16,14 @@ from accelerate import Accelerator
 from assay.errors import ScoringFailedError
 from assay.outcomes import Failed
 from assay.rewards import RewardSet
+from assay.tracing import span
 from generators.opened import OpenedPipeline
 from trainer.algorithms.algorithm import Algorithm, TrainingBatch
 from trainer.config import TrainConfig
 from trainer.embeddings_cache import PromptEncoder
 from trainer.policy_copy import PolicyCopy
 from trainer.prompts import PromptTask, draw_epoch
+from trainer.reward_calls import RewardCalls
 from trainer.reward_table import RewardTable
 from trainer.rollout import Rollout, collect, process_share
 
@@ -61,6 +63,7 @@ class RolloutSource:
         self._ahead: tuple[int, _Steps] | None = None
         self._tables: list[RewardTable] = []
         self._failures: list[tuple[str, Failed]] = []
+        self._calls = RewardCalls()
         self._seconds = {"sample_s": 0.0, "reward_wait_s": 0.0}
 
     def steps(self, epoch: int) -> Iterator[list[TrainingBatch]]:
@@ -83,6 +86,7 @@ class RolloutSource:
         return {
             **RewardTable.concatenate(self._tables).metrics(self._config.advantages, self._config.rewards),
             **self._seconds,
+            **self._calls.metrics(self._accelerator),
         }
 
     def _take(self, epoch: int) -> _Steps:
@@ -132,6 +136,8 @@ class RolloutSource:
         """Wait for the rewards of some optimizer steps' rollouts, and make their batches."""
         rollouts = [rollout for step in steps for rollout in step]
         scores = self._timed("reward_wait_s", lambda: [rollout.rewards.result() for rollout in rollouts])
+        for score in scores:
+            self._calls.add(score)
         groups = [sample.group for rollout in rollouts for sample in rollout.samples]
         names = [reward.name for reward in self._config.rewards]
         table = RewardTable.gather(self._accelerator, groups, scores, names)
@@ -146,7 +152,8 @@ class RolloutSource:
 
     def _timed(self, name: str, work: Callable[[], Any]) -> Any:
         began = time.monotonic()
-        result = work()
+        with span(name.removesuffix("_s")):
+            result = work()
         self._seconds[name] += time.monotonic() - began
         return result
 

@@ -13,7 +13,6 @@ best/               the LoRA, or the whole model, of the best evaluation
 import hashlib
 import json
 import re
-from collections.abc import Iterable
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from trainer.config import TrainConfig
 from trainer.data_rows import read_data
 from trainer.evaluation import EvaluatedImage, Evaluation
 from trainer.prompts import read_prompts
+from trainer.run_settings import differences, flat
 
 # Fields that may differ when a run is taken up again: they decide when and where it runs, in how much memory, and what
 # is kept of it, not its numbers.
@@ -72,7 +72,7 @@ class RunFolder:
         is_trained = self._metrics.exists()
         if record.exists() and (is_trained or (self.root / "evaluations").exists()):
             theirs = _without_free(json.loads(record.read_text()))
-            for field in _differences(theirs, mine, config):
+            for field in differences(theirs, mine, config):
                 if field.startswith(OF_TRAINING) and not is_trained:
                     continue
                 raise ConfigError(
@@ -135,34 +135,12 @@ class RunFolder:
         return self.root / "evaluations" / f"epoch-{epoch:06d}"
 
 
-def _differences(theirs: dict[str, Any], mine: dict[str, Any], config: TrainConfig) -> Iterable[str]:
-    """Fields of which two runs' settings differ, in order.
-
-    What an update has brought since `theirs` was written is missing there: such a run was as the default has it.
-    """
-    defaults = _fields_at_default(config)
-    for field in sorted(mine.keys() | theirs.keys()):
-        if mine.get(field) != theirs.get(field) and not (field in defaults and _is_unknown(field, theirs)):
-            yield field
-
-
 def _without_free(settings: dict[str, Any]) -> dict[str, Any]:
     """Less those that have become free since they were written."""
     free = {f"model.{field}" for field in FREE_MODEL_FIELDS} | {
         f"evaluation.{field}" for field in FREE_EVALUATION_FIELDS
     }
     return {field: value for field, value in settings.items() if field not in free}
-
-
-def _fields_at_default(config: TrainConfig) -> set[str]:
-    others = dict(flat(config.model_dump(mode="json", exclude_defaults=True)))
-    return {field for field, _ in flat(config.model_dump(mode="json")) if field not in others}
-
-
-def _is_unknown(field: str, known: dict[str, Any]) -> bool:
-    """Whether neither a field nor a section that it is in (which may have been null) is known."""
-    parts = field.split(".")
-    return not any(".".join(parts[:number]) in known for number in range(1, len(parts) + 1))
 
 
 def _identity(config: TrainConfig) -> dict[str, Any]:
@@ -183,9 +161,9 @@ def _identity(config: TrainConfig) -> dict[str, Any]:
 def _contents(config: TrainConfig) -> dict[str, str]:
     """Digests of what the run starts and learns from, by field. What is on the hub has only its name."""
     files = {"prompts.train": config.prompts.train, "prompts.test": config.prompts.test, "algorithm.data": config.data}
-    if config.model.cold_start_lora and isinstance(folder := find_lora(config.model.cold_start_lora), Path):
-        files["model.cold_start_lora"] = folder / LORA_FILE
     digests = {name: digest_file(file) for name, file in files.items() if file is not None and file.is_file()}
+    if config.model.cold_start_lora and Path(find_lora(config.model.cold_start_lora)).is_dir():
+        digests["model.cold_start_lora"] = "+".join(_fused(config.model.cold_start_lora))
     return {f"content of {name}": digest for name, digest in {**digests, "pictures": _pictures(config)}.items()}
 
 
@@ -228,16 +206,6 @@ def _fused(lora: str | None) -> list[str]:
         return []
     file = Path(find_lora(lora)) / LORA_FILE
     return [*_fused(needed_lora(lora)), digest_file(file) if file.is_file() else lora]
-
-
-def flat(values: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """(dotted field, value) of every leaf."""
-    pairs = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else None
-    if pairs is None:
-        yield prefix, values
-        return
-    for key, value in pairs:
-        yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
 
 
 def _row(image: EvaluatedImage) -> dict[str, Any]:

@@ -90,3 +90,17 @@ def test_after_the_first_evaluation_only_what_it_depends_on_is_held(tmp_path: Pa
     run.claim(_config(*smaller))
     with pytest.raises(ConfigError, match=r"holds a run with model\.lora_rank = 8, not 32"):
         run.claim(_config())
+
+
+def test_what_the_cold_start_was_trained_on_top_of_is_held_too(tmp_path: Path) -> None:
+    """It is merged into the weights as well: with another one below, the numbers are others."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, content in ((first, b"one"), (second, b"two")):
+        folder.mkdir()
+        (folder / "pytorch_lora_weights.safetensors").write_bytes(content)
+    (second / "needs.json").write_text(json.dumps({"base": "any", "fuse_first": str(first)}))
+    run = _begun(tmp_path / "run", f"model.cold_start_lora={second}")
+    run.claim(_config(f"model.cold_start_lora={second}"))
+    (first / "pytorch_lora_weights.safetensors").write_bytes(b"another")
+    with pytest.raises(ConfigError, match=r"holds a run with content of model\.cold_start_lora"):
+        run.claim(_config(f"model.cold_start_lora={second}"))

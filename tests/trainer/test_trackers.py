@@ -26,13 +26,14 @@ SETTINGS = {
     "algorithm.timestep_strategy": "first",
     "rewards.0.targets.0": "localhost:50051",
     "sampling.same_latent": False,
+    "fingerprints.counting": "f1",
 }
 
 
 def _start(folder: Path, epoch: int, *trackers: str) -> Accelerator:
     accelerator = Accelerator(cpu=True, project_dir=folder)
     accelerator.log_with = list(trackers)
-    start_trackers(accelerator, load_config(TrainConfig, MINIATURE), RunFolder(folder), epoch)
+    start_trackers(accelerator, load_config(TrainConfig, MINIATURE), RunFolder(folder), epoch, {"counting": "f1"})
     return accelerator
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from assay.errors import ConfigError
 from assay.files import digest_file, write_whole
 from assay.serving.model_files import digest_model, locate_model
+from trainer.run_settings import differences, flat
 from trainer.vlm.config import FineTuningConfig
 
 # They decide when and where a run runs, and what it says; not its numbers.
@@ -48,17 +49,14 @@ class FineTuningFolder:
         Raises:
             ConfigError: it holds another run; names the first setting that differs.
         """
-        record, mine = self.root / "run.json", _identity(config, num_processes)
+        record, mine = self.root / "run.json", dict(flat(_identity(config, num_processes)))
         if record.exists() and (self.newest_checkpoint() is not None or self._result().exists()):
-            theirs = json.loads(record.read_text())
-            # What an update has brought since is not in it: the run was as the default has it.
-            at_default = FineTuningConfig.model_fields.keys() - config.model_dump(exclude_defaults=True).keys()
-            for field in sorted((mine.keys() | theirs.keys()) - (at_default - theirs.keys())):
-                if mine.get(field) != theirs.get(field):
-                    raise ConfigError(
-                        f"output = {self.root} holds a run with {field} = {theirs.get(field)!r}, not "
-                        f"{mine.get(field)!r}: choose another output, or delete that folder"
-                    )
+            theirs = dict(flat(json.loads(record.read_text())))
+            for field in differences(theirs, mine, config):
+                raise ConfigError(
+                    f"output = {self.root} holds a run with {field} = {theirs.get(field)!r}, not "
+                    f"{mine.get(field)!r}: choose another output, or delete that folder"
+                )
             return
         self.root.mkdir(parents=True, exist_ok=True)
         write_whole(record, json.dumps(mine, indent=1) + "\n")
