@@ -105,6 +105,18 @@ def test_nfts_sampling_policy_follows_ever_more_slowly() -> None:
         assert model.weight.item() == pytest.approx(expected)
 
 
+def test_nfts_sampling_policy_is_the_newest_until_it_begins_to_follow() -> None:
+    """The authors' second schedule: d = 0.0075 (epoch - 75), at most 0.999."""
+    model = LinearModel(0.0)
+    decay = {"old_decay_rate": 0.0075, "old_decay_start": 75, "old_decay_limit": 0.999}
+    nft = Nft(NftConfig.model_validate({"name": "nft", **decay}), model, [model.weight], 1.0)
+    for epoch, learner, expected in ((75, 1.0, 1.0), (76, 2.0, 2 - 0.0075), (300, 3.0, 3 - 0.999 * (1 + 0.0075))):
+        with torch.no_grad():
+            model.weight.fill_(learner)
+        nft.after_epoch(epoch)
+        assert nft.copies["old"].values[0].item() == pytest.approx(expected)
+
+
 def test_dpo_loss_by_hand_and_one_noise_for_both() -> None:
     model = LinearModel(0.5)
     config = DpoConfig.model_validate({"name": "dpo", "beta": 3.0, "noise_draws": 1})

@@ -43,7 +43,8 @@ class NftConfig(ForwardProcessConfig):
     mixing: float = Field(1.0, gt=0, description="b; the authors use 1 or 0.1")
     advantage_clip: float = Field(5.0, gt=0, description="c")
     reference_weight: float = Field(1e-4, ge=0, description="of the distance to the adapter-free model")
-    old_decay_rate: float = Field(0.001, ge=0, description="d = min(rate * epoch, limit); 0: always the newest")
+    old_decay_rate: float = Field(0.001, ge=0, description="d = rate * (epoch - start), in [0, limit]")
+    old_decay_start: int = Field(0, ge=0, description="until this epoch the sampling policy is the newest")
     old_decay_limit: float = Field(0.5, ge=0, lt=1)
 
 
@@ -94,7 +95,9 @@ class Nft(Algorithm):
             yield (loss * kept).sum()
 
     def after_epoch(self, epoch: int) -> None:
-        self._old.follow(min(self._config.old_decay_rate * epoch, self._config.old_decay_limit))
+        config = self._config
+        decay = config.old_decay_rate * max(epoch - config.old_decay_start, 0)
+        self._old.follow(min(decay, config.old_decay_limit))
 
     def _policy_loss(self, velocity: Tensor, old: Tensor, mixed: Noised, clean: Tensor, good: Tensor) -> Tensor:
         b, sigma = self._config.mixing, per_sample(mixed.sigma, clean)
