@@ -11,6 +11,7 @@ be reached is not a failed score: it raises under every policy.
 import asyncio
 import concurrent.futures
 import logging
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,6 +77,7 @@ class RewardBatch:
         components: `NAME` and `NAME/COMPONENT` -> (N,) what was scored, unweighted; NaN where it failed.
         failures: (index, reward name, failure) of every failed score, whatever became of it.
         fills: how many failed scores were replaced by a `fill_value`.
+        seconds: reward name -> from the images' submission to the last of their scores, retries included.
     """
 
     totals: NDArray[np.float64]
@@ -83,6 +85,7 @@ class RewardBatch:
     components: dict[str, NDArray[np.float64]]
     failures: list[tuple[int, str, Failed]] = field(default_factory=list)
     fills: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class RewardSet:
@@ -141,6 +144,7 @@ class RewardSet:
         The future raises what the client raises, and `ScoringFailedError`.
         """
         self._pin_all()
+        started_s = time.monotonic()
         asked = {
             (config.targets, config.scorer): self._clients[config.targets].submit(
                 images,
@@ -153,7 +157,7 @@ class RewardSet:
             )
             for config in self._one_config_a_scorer()
         }
-        return run_in_background(self._combine(asked, len(images)))
+        return run_in_background(self._combine(asked, len(images), started_s))
 
     def score(self, images: Sequence[Any], prompts: Sequence[str], tasks: Tasks, **options: Any) -> RewardBatch:
         """Score and wait. Options as for `submit`."""
@@ -207,17 +211,24 @@ class RewardSet:
             self._fingerprints[config.name] = expected
 
     async def _combine(
-        self, asked: "Mapping[_ScorerKey, concurrent.futures.Future[list[Outcome]]]", num_images: int
+        self,
+        asked: "Mapping[_ScorerKey, concurrent.futures.Future[list[Outcome]]]",
+        num_images: int,
+        started_s: float,
     ) -> RewardBatch:
+        async def answer(future: "concurrent.futures.Future[list[Outcome]]") -> tuple[list[Outcome], float]:
+            return await asyncio.wrap_future(future), time.monotonic() - started_s
+
         try:
-            answers = await asyncio.gather(*(asyncio.wrap_future(future) for future in asked.values()))
+            answers = await asyncio.gather(*(answer(future) for future in asked.values()))
         finally:
             for future in asked.values():  # when one reward fails, the others need not be scored
                 future.cancel()
         outcomes = dict(zip(asked, answers, strict=True))
         batch = RewardBatch(totals=np.zeros(num_images), valid=np.ones(num_images, dtype=bool), components={})
         for config in self._configs:
-            self._add(batch, config, outcomes[config.targets, config.scorer])
+            found, batch.seconds[config.name] = outcomes[config.targets, config.scorer]
+            self._add(batch, config, found)
         batch.totals[~batch.valid] = np.nan
         return batch
 

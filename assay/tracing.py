@@ -47,12 +47,12 @@ def server_span(name: str, headers: Mapping[str, str], **attributes: str | int) 
 
 
 @contextmanager
-def span(name: str) -> Iterator[None]:
-    """A part of what the current span does."""
+def span(name: str, **attributes: str | int) -> Iterator[None]:
+    """A part of what the current span does, or the beginning of a trace where there is none."""
     if not _is_installed:
         yield
         return
-    with trace.get_tracer(_NAME).start_as_current_span(name):
+    with trace.get_tracer(_NAME).start_as_current_span(name, attributes=attributes):
         yield
 
 
@@ -73,8 +73,8 @@ def record_span(name: str, started_ns: int, ended_ns: int, parent: Any = None, *
     return recorded
 
 
-def configure_tracing() -> None:
-    """Send the spans of this process where the OTEL_* variables say.
+def configure_tracing(service_name: str = _NAME) -> None:
+    """Send the spans of this process where the OTEL_* variables say, as `service_name` if they name none.
 
     Raises:
         ConfigError: they name an exporter that is not there.
@@ -90,7 +90,7 @@ def configure_tracing() -> None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         raise ConfigError(f"traces are asked for; install assay[otel] ({error})", reason="EXTRA_MISSING") from error
-    named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": _NAME}
+    named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service_name}
     provider = TracerProvider(resource=Resource.create(named))
     provider.add_span_processor(BatchSpanProcessor(_exporter(exporter)))
     trace.set_tracer_provider(provider)

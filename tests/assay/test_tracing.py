@@ -17,9 +17,9 @@ from assay_doubles import MeanScorer, grey, plain
 from assay_processes import ServerProcess
 from google.rpc import error_details_pb2, status_pb2
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from spans import keep_spans
 
 from assay import tracing
 from assay.client import RewardClient
@@ -31,18 +31,9 @@ from assay.v1 import reward_service_pb2 as pb
 from assay.v1 import reward_service_pb2_grpc as pb_grpc
 
 
-@pytest.fixture(scope="module")
-def provider() -> TracerProvider:
-    provider = TracerProvider()
-    trace.set_tracer_provider(provider)
-    return provider
-
-
 @pytest.fixture
-def exported(provider: TracerProvider) -> InMemorySpanExporter:
-    exporter = InMemorySpanExporter()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return exporter
+def exported() -> InMemorySpanExporter:
+    return keep_spans()
 
 
 @pytest.fixture(scope="module")
