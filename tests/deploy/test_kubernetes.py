@@ -89,6 +89,13 @@ def test_the_services_take_their_settings(
     assert "VOLUME /models" in dockerfile
 
 
+def test_an_apply_does_not_undo_what_the_autoscaler_did(resources: list[dict[str, Any]]) -> None:
+    scaled = {one["spec"]["scaleTargetRef"]["name"] for one in of_kind(resources, "HorizontalPodAutoscaler").values()}
+    deployments = of_kind(resources, "Deployment")
+    assert scaled == set(deployments)
+    assert [name for name, one in deployments.items() if "replicas" in one["spec"]] == []
+
+
 def test_autoscalers_ask_for_a_metric_that_the_services_have(resources: list[dict[str, Any]]) -> None:
     (rule,) = yaml.safe_load((FOLDER / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
     metrics = Metrics()
