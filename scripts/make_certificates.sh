@@ -6,16 +6,19 @@
 #   scripts/make_certificates.sh FOLDER client NAME        NAME.pem, NAME.key: for mutual TLS; NAME is whom limits know
 #
 # DAYS: how long they are good for; 90, and 3650 for the authority. Existing files are replaced by rename, one at a time.
+# TO: a folder that containers mount; the last two go there instead, with ca.pem, readable for whoever gets into it.
 set -euo pipefail
 umask 077
-usage() { sed -n '2,8p' "$0" >&2; exit 2; }
+usage() { sed -n '2,9p' "$0" >&2; exit 2; }
 [ $# -ge 2 ] || usage
 folder=$1 kind=$2
 shift 2
 curve=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
 mkdir -p "$folder"
+[ -z "${TO:-}" ] || (umask 022 && mkdir -p "$TO")
+to=$(cd "${TO:-$folder}" && pwd)
 cd "$folder"
-work=$(mktemp -d ./.making.XXXXXX)
+work=$(mktemp -d "$to/.making.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
 sign() {  # NAME COMMON_NAME EXTENSIONS
@@ -23,7 +26,12 @@ sign() {  # NAME COMMON_NAME EXTENSIONS
     printf 'basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n%b\n' "$3" > "$work/extensions"
     openssl x509 -req -in "$work/$1.csr" -CA ca.pem -CAkey ca.key -set_serial "0x$(openssl rand -hex 16)" \
         -days "${DAYS:-90}" -extfile "$work/extensions" -out "$work/$1.pem" 2> /dev/null
-    mv "$work/$1.key" "$work/$1.pem" .
+    if [ "$PWD" != "$to" ]; then  # a container's user is another one, and must be able to read what it finds at once
+        cp ca.pem "$work"
+        chmod 444 "$work/$1.key" "$work/$1.pem" "$work/ca.pem"
+        mv "$work/ca.pem" "$to"
+    fi
+    mv "$work/$1.key" "$work/$1.pem" "$to"
 }
 
 case $kind in

@@ -24,9 +24,11 @@ class PrometheusProcess:
         folder: for its files; must be empty.
         token: what it shows to the services.
         replicas: service -> `host:port` of each.
+        ca: the authority, if they speak TLS.
     """
 
-    def __init__(self, folder: Path, token: str, replicas: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, folder: Path, token: str, replicas: Mapping[str, Sequence[str]], ca: Path | None = None) -> None:
+        self._ca = ca
         self._targets = folder / "targets.json"
         self.ask_only(replicas)
         (folder / "token").write_text(f"{token}\n")
@@ -84,10 +86,14 @@ class PrometheusProcess:
         self._log.close()
 
     def _config(self, folder: Path) -> str:
-        config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+        name = "prometheus_tls.yml" if self._ca else "prometheus.yml"
+        config = yaml.safe_load((DEPLOY / "prometheus" / name).read_text())
         config["global"] = {"scrape_interval": EVERY, "evaluation_interval": EVERY}
-        [job] = config["scrape_configs"]
+        job = config["scrape_configs"][0]
+        config["scrape_configs"] = [job]  # vLLM's is not ours
         job["authorization"]["credentials_file"] = str(folder / "token")
+        if self._ca:
+            job["tls_config"]["ca_file"] = str(self._ca)
         del job["dns_sd_configs"]
         job["file_sd_configs"] = [{"files": [str(self._targets)]}]
         return yaml.safe_dump(config)

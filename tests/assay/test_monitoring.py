@@ -144,18 +144,31 @@ def test_the_files_name_each_other() -> None:
     scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     for file in scraped["rule_files"]:
         assert (DEPLOY / "prometheus" / file).is_file()
-    [job] = scraped["scrape_configs"]
+    job, vllm = scraped["scrape_configs"]
     ports = {}
     for service in ("geneval", "verifier", "spatial"):
         config = yaml.safe_load((DEPLOY.parent / "configs" / "services" / f"{service}.yaml").read_text())
         ports[service] = config["serve"]["http_port"]
-    assert {name: source["port"] for source in job["dns_sd_configs"] for name in source["names"]} == ports
+    # A flavour has the port of what it is a flavour of.
+    scraped_ports = {name: source["port"] for source in job["dns_sd_configs"] for name in source["names"]}
+    assert ports.items() <= scraped_ports.items()
+    assert all(port == ports[name.split("-")[0]] for name, port in scraped_ports.items())
+    assert vllm["job_name"] == "vllm"
     assert job["relabel_configs"] == [{"source_labels": ["__meta_dns_name"], "target_label": "service"}]
     assert all(f'job="{job["job_name"]}"' in expr for where, expr in expressions() if "up{" in expr)
     provisioning = DEPLOY / "grafana" / "provisioning"
     [source] = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
     used = {panel["datasource"]["uid"] for panel in dashboard()["panels"] if panel["type"] != "row"}
     assert used == {source["uid"]}
+
+
+def test_over_tls_prometheus_asks_the_same_of_the_same() -> None:
+    clear, secured = (
+        yaml.safe_load((DEPLOY / "prometheus" / name).read_text()) for name in ("prometheus.yml", "prometheus_tls.yml")
+    )
+    added = {"scheme": "https", "tls_config": {"ca_file": "/run/secrets/ca.pem", "server_name": "localhost"}}
+    clear["scrape_configs"][0] |= added
+    assert secured == clear
 
 
 def test_rates_are_over_as_much_as_prometheus_asks_for() -> None:

@@ -19,12 +19,13 @@ import grpc
 import httpx
 import pytest
 import yaml
-from assay_doubles import grey, greys, plain
+from assay_doubles import MeanScorer, grey, greys, plain
 from prometheus_process import DEPLOY, PrometheusProcess
 from waiting import wait_for
 
 from assay.client import RewardClient
 from assay.tasks import GenEvalTask, ObjectClause
+from assay.testing import serve_in_background
 from assay.v1 import reward_service_pb2 as pb
 from assay.v1 import reward_service_pb2_grpc as pb_grpc
 
@@ -42,13 +43,14 @@ def promtool(*arguments: object) -> None:
 
 
 @needs_promtool
-def test_prometheus_takes_the_configuration_and_the_rules(tmp_path: Path) -> None:
-    config = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
-    token = tmp_path / "token"
-    token.write_text(PROMETHEUS)
+@pytest.mark.parametrize("file", ["prometheus.yml", "prometheus_tls.yml"])
+def test_prometheus_takes_the_configuration_and_the_rules(tmp_path: Path, file: str) -> None:
+    config = (DEPLOY / "prometheus" / file).read_text()
+    (tmp_path / "token").write_text(PROMETHEUS)
+    (tmp_path / "ca.pem").write_text("")  # it looks whether it is there
     shutil.copy(DEPLOY / "prometheus" / "alerts.yml", tmp_path)
-    (tmp_path / "prometheus.yml").write_text(config.replace("/run/secrets/prometheus_token", str(token)))
-    promtool("check", "config", tmp_path / "prometheus.yml")
+    (tmp_path / file).write_text(config.replace("/run/secrets", str(tmp_path)))
+    promtool("check", "config", tmp_path / file)
 
 
 @needs_promtool
@@ -210,6 +212,29 @@ def be_refused(replica: Replica) -> None:
             with suppress(grpc.RpcError):
                 stub.Score(pb.ScoreRequest(scorer=scorer, items=items), metadata=metadata, timeout=60)
     assert httpx.get(f"http://{replica.http}/v1/status", timeout=60).status_code in (401, 429)
+
+
+@needs_prometheus
+@pytest.mark.slow
+def test_over_tls_a_service_is_asked_by_address_and_known_by_its_certificate(tmp_path: Path) -> None:
+    """Which is for localhost alone."""
+    for folder, *what in (("ours", "ca"), ("ours", "server", "localhost"), ("other", "ca")):
+        script = HERE.parents[1] / "scripts/make_certificates.sh"
+        subprocess.run([script, tmp_path / folder, *what], check=True)
+    tls = {"certificate": tmp_path / "ours/server.pem", "key": tmp_path / "ours/server.key"}
+    seen = []
+    with serve_in_background([MeanScorer()], http_port=0, token=PROMETHEUS, tls=tls) as server:
+        replicas = {"geneval": [str(server.http_url).partition("://")[2]]}
+        for authority in ("ours", "other"):
+            (tmp_path / f"asks_{authority}").mkdir()
+            ca = tmp_path / authority / "ca.pem"
+            prometheus = PrometheusProcess(tmp_path / f"asks_{authority}", PROMETHEUS, replicas, ca)
+            try:
+                (found,) = wait_for(lambda asked=prometheus: asked.query("up"), 60)  # type: ignore[misc]
+            finally:
+                prometheus.stop()
+            seen.append(found[1])
+    assert seen == [1.0, 0.0]
 
 
 @needs_prometheus
