@@ -5,6 +5,8 @@ The two sides must agree (a client that pings oftener than the server allows is 
 
 MESSAGE_SLACK_BYTES = 1024 * 1024  # headers, prompts and field tags around the image bytes that limits count
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+MAX_CONNECTIONS = 4096  # of all clients; each has one to a replica
+MAX_CALLS = 10_000  # under way on a connection: more than a queue holds, for what is beyond is refused, and tried again
 
 Options = list[tuple[str, int | str]]
 
@@ -15,6 +17,9 @@ def server_options(max_request_bytes: int) -> Options:
         # The default of 4 MiB is less than six raw 512 x 512 images.
         ("grpc.max_receive_message_length", max_request_bytes + MESSAGE_SLACK_BYTES),
         ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
+        # By default a stranger can open any number of both.
+        ("grpc.max_concurrent_streams", MAX_CALLS),
+        ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
         # Two processes on one port would split connections, not calls; a second start must fail instead.
         ("grpc.so_reuseport", 0),
         # The clients' pings come every 30 s; the default tolerance of one in 5 min would cut them off.
@@ -45,6 +50,10 @@ def client_options(authority: str | None = None) -> Options:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 2_000),
         ("grpc.max_reconnect_backoff_ms", 1_000),
+        # A name whose one address has changed is looked up again at once, not after the default of 30 s.
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),
+        # The proxies of the environment lead out; services are near, and their tokens are no business of a proxy's.
+        ("grpc.enable_http_proxy", 0),
         # Notice in 40 s that a replica hangs or its machine has vanished; off by default.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import unquote
 
 import grpc
 from grpc import aio
@@ -10,15 +9,18 @@ from grpc import aio
 from assay.serving.auth import OPEN_GRPC_METHODS, Authenticator
 from assay.serving.current_call import answering, choose_request_id
 from assay.serving.grpc_errors import abort
+from assay.serving.open_calls import OpenCalls
+from assay.serving.peers import address_of
 from assay.serving.rejection import Rejection
 from assay.tracing import server_span
 
 
 class CallInterceptor(aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Refuses calls without a right token, whatever their method, health checks excepted."""
+    """Refuses calls without a right token, whatever their method, health checks excepted: those it bounds."""
 
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
+        self._open_calls = OpenCalls()
 
     async def intercept_service(
         self,
@@ -28,7 +30,7 @@ class CallInterceptor(aio.ServerInterceptor):  # type: ignore[type-arg]
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if method in OPEN_GRPC_METHODS:
-            return handler
+            return self._open_calls.bounded(handler)
         headers = {name: value for name, value in handler_call_details.invocation_metadata if isinstance(value, str)}
         try:
             holder = self._authenticator.identify(headers.get("authorization"))
@@ -39,25 +41,20 @@ class CallInterceptor(aio.ServerInterceptor):  # type: ignore[type-arg]
         return _accompanied(handler, method, holder, headers)
 
     def _refusing(self, rejection: Rejection, handler: Any, headers: Mapping[str, str]) -> Any:
-        """A handler that aborts, of the shape of the one it stands in for (None: there is no such method).
+        """A handler that aborts in the place of another (None: there is no such method).
 
-        It has no deserializer: what a stranger sends is not parsed.
+        It takes a stream, whatever the other takes: gRPC does not receive the message of a stranger before it is asked
+        for, where it would receive that of a unary call whole. To the caller there is no difference.
         """
 
-        async def refuse(request: Any, context: Any) -> None:
+        async def refuse(messages: Any, context: Any) -> None:
             peer = address_of(context.peer())
             with answering(choose_request_id(headers.get("x-request-id")), peer):
                 await abort(context, self._authenticator.count_failure(rejection, peer, "grpc"))
 
-        async def refuse_stream(request: Any, context: Any) -> Any:
-            await refuse(request, context)
-            yield None
-
         if handler is not None and handler.response_streaming:
-            streaming = handler.request_streaming
-            shapes = grpc.stream_stream_rpc_method_handler, grpc.unary_stream_rpc_method_handler
-            return shapes[0 if streaming else 1](refuse_stream)
-        return grpc.unary_unary_rpc_method_handler(refuse)
+            return grpc.stream_stream_rpc_method_handler(refuse)
+        return grpc.stream_unary_rpc_method_handler(refuse)
 
 
 def _accompanied(handler: Any, method: str, holder: str, headers: Mapping[str, str]) -> Any:
@@ -70,12 +67,6 @@ def _accompanied(handler: Any, method: str, holder: str, headers: Mapping[str, s
             return await handler.unary_unary(request, context)
 
     return grpc.unary_unary_rpc_method_handler(behaviour, handler.request_deserializer, handler.response_serializer)
-
-
-def address_of(peer: str) -> str:
-    """`ipv4:10.0.0.1:5000` -> `10.0.0.1`: without the port, which differs from connection to connection."""
-    kind, _, rest = peer.partition(":")
-    return unquote(rest).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else peer
 
 
 def _subject(context: Any) -> str:

@@ -23,9 +23,10 @@ class ServerProcess:
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        deadline_s = time.monotonic() + 30
+        deadline_s = time.monotonic() + 120
         while not ready_file.exists():
             if self.process.poll() is not None or time.monotonic() > deadline_s:
+                self.process.kill()
                 raise RuntimeError(f"server did not start: {self.process.communicate()[1]}")
             time.sleep(0.02)
         ready = json.loads(ready_file.read_text())
