@@ -15,10 +15,13 @@ from assay.outcomes import Failed, Outcome
 from assay.prepared import PreparedItem, divide
 from assay.replica_pool import ReplicaPool
 from assay.request_bytes import request_bytes
-from assay.serving.scorer import ScorerInfo
+from assay.serving.scorer import Limits, ScorerInfo
 from assay.statistics import AnsweredCall, ClientStatistics
 from assay.v1 import reward_service_pb2 as pb
 from assay.wire import PRIORITIES, info_from_proto, result_from_proto
+
+#: Reasons to refuse a call for its size: gRPC's own, and the service's.
+_OVER_LIMITS = frozenset({"RESOURCE_EXHAUSTED", "TOO_MANY_ITEMS", "TOO_MANY_BYTES"})
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,6 @@ class ServiceConnection:
         self, items: list[PreparedItem], call: Call, on_outcome: Callable[[int, Outcome], None] | None = None
     ) -> list[Outcome]:
         """Outcomes of all items, in order; `on_outcome` is told each as it comes in."""
-        if not items:
-            return []
-        limits = (await self._info(call)).limits
         outcomes: dict[int, Outcome] = {}
 
         def keep(index: int, outcome: Outcome) -> None:
@@ -89,19 +89,28 @@ class ServiceConnection:
             if on_outcome is not None:
                 on_outcome(index, outcome)
 
+        if items:
+            await self._score_items(items, call, set(), keep)
+        return [outcomes[index] for index in range(len(items))]
+
+    async def _score_items(
+        self, items: list[PreparedItem], call: Call, fingerprints: set[str], keep: Callable[[int, Outcome], None]
+    ) -> None:
+        limits = (await self._info(call)).limits
+        if any(item.image_bytes > limits.max_bytes_per_call for item in items):
+            await self.list_scorers(call.deadline_s)  # before one is refused here: the service may take more by now
+            limits = (await self._info(call)).limits
         sendable = []
         for item in items:
             if item.image_bytes <= limits.max_bytes_per_call:
                 sendable.append(item)
             else:
                 keep(item.index, _too_large(item, limits.max_bytes_per_call))
-        fingerprints: set[str] = set()
         parts = list(divide(sendable, self._batch_items, limits))
         if len(parts) == 1:
-            await self._score_part(parts[0], call, fingerprints, keep)
+            await self._score_part(parts[0], call, limits, fingerprints, keep)
         else:
-            await _all_or_none(self._score_part(part, call, fingerprints, keep) for part in parts)
-        return [outcomes[index] for index in range(len(items))]
+            await _all_or_none(self._score_part(part, call, limits, fingerprints, keep) for part in parts)
 
     async def _info(self, call: Call) -> ScorerInfo:
         if call.scorer not in self._infos:
@@ -120,8 +129,23 @@ class ServiceConnection:
         self,
         part: list[PreparedItem],
         call: Call,
+        limits: Limits,
         fingerprints: set[str],
         keep: Callable[[int, Outcome], None],
+    ) -> None:
+        """One call; or several, if the service turns out to have other limits than those it was made for."""
+        try:
+            await self._send(part, call, fingerprints, keep)
+        except errors.InvalidRequestError as error:
+            if error.reason not in _OVER_LIMITS:
+                raise
+            await self.list_scorers(call.deadline_s)
+            if (await self._info(call)).limits == limits:
+                raise
+            await self._score_items(part, call, fingerprints, keep)
+
+    async def _send(
+        self, part: list[PreparedItem], call: Call, fingerprints: set[str], keep: Callable[[int, Outcome], None]
     ) -> None:
         async with self._budget.hold(sum(item.image_bytes for item in part)):
             request = await self._request(part, call)
@@ -157,6 +181,8 @@ class ServiceConnection:
                 targets=self._pool.targets,
             )
         fingerprints.add(response.scorer_fingerprint)
+        if (known := self._infos.get(call.scorer)) and known.fingerprint != response.scorer_fingerprint:
+            del self._infos[call.scorer]  # another scorer may have other limits, too
         if call.expected_fingerprint is not None:
             fingerprints.add(call.expected_fingerprint)
         if len(fingerprints) > 1:

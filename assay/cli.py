@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from assay import bench_command, pipeline_commands, spatial_commands
+from assay.client_token import read_token
 from assay.errors import AssayError, ConfigError, InvalidRequestError
 from assay.flags import given
 from assay.hand_over import hand_over
@@ -164,28 +165,22 @@ def counting(
     raise typer.Exit(hand_over("data counting", output, largest, classes, seed))
 
 
-def _read_token_file() -> None:
-    """Containers get secrets as files. Whatever reads ASSAY_TOKEN, worker processes too, finds the token there.
+def _check_token_file() -> None:
+    """Containers get secrets as files. Whatever calls services, worker processes in other folders too, finds them.
 
     Raises:
-        ConfigError: the file cannot be read, or holds nothing.
+        ConfigError: the file cannot be read, or holds no token.
     """
     path = os.environ.get("ASSAY_TOKEN_FILE")
-    if not path or os.environ.get("ASSAY_TOKEN"):
-        return
-    try:
-        token = Path(path).read_text().strip()
-    except OSError as error:
-        raise ConfigError(f"ASSAY_TOKEN_FILE = {path}: {error.strerror}", reason="TOKEN_UNREADABLE") from error
-    if not token:
-        raise ConfigError(f"ASSAY_TOKEN_FILE = {path} holds no token", reason="TOKEN_EMPTY")
-    os.environ["ASSAY_TOKEN"] = token
+    if path and not os.environ.get("ASSAY_TOKEN"):
+        read_token(Path(path), "ASSAY_TOKEN_FILE")
+        os.environ["ASSAY_TOKEN_FILE"] = str(Path(path).absolute())
 
 
 def main() -> None:
     """Run the command; what Assay itself raises becomes one clear message and an exit code."""
     try:
-        _read_token_file()
+        _check_token_file()
         app()
     except AssayError as error:
         print(f"assay: {error}", file=sys.stderr)

@@ -20,12 +20,11 @@ from typing import Any, Literal, Self, TypeVar
 from assay.addresses import Resolver, resolve
 from assay.background_loop import run_in_background
 from assay.calls import Call, ServiceConnection
-from assay.client_tls import check_tls
+from assay.channel_security import ChannelSecurity
 from assay.errors import AuthenticationError, ClientClosedError, ConfigError, ServiceUnavailableError
 from assay.outcomes import Outcome
 from assay.prepared import ENCODINGS, prepare
 from assay.replica_pool import ReplicaPool
-from assay.replicas import ChannelSecurity
 from assay.serving.scorer import ScorerInfo
 from assay.statistics import AnsweredCall, ClientStatistics
 from assay.tasks import Task
@@ -46,8 +45,10 @@ class RewardClient:
         targets: address of each replica, e.g. `localhost:50051`, `10.0.0.7:50051` or `unix:/run/assay.sock`; a name
             that stands for several addresses is as many replicas, and is looked up again now and then.
         token: bearer token, if the service wants one.
+        token_file: file that holds it; read again when it is replaced, for tokens end while a run goes on.
         tls_ca: PEM file with the authority that signed the services' certificates; switches TLS on.
-        tls_certificate, tls_key: PEM files with the client's own certificate, for mutual TLS.
+        tls_certificate, tls_key: PEM files with the client's own certificate, for mutual TLS. Replaced files of TLS
+            are taken up by new connections, which are then made.
         deadline_s: for a `score` call as a whole, all retries included. Generous, for a slow step beats a lost run.
         max_bytes_in_flight: image bytes under way at any time; what is beyond waits.
         batch_items: images a call; many calls are under way at once.
@@ -65,6 +66,7 @@ class RewardClient:
         targets: Sequence[str],
         *,
         token: str | None = None,
+        token_file: Path | str | None = None,
         tls_ca: Path | str | None = None,
         tls_certificate: Path | str | None = None,
         tls_key: Path | str | None = None,
@@ -89,7 +91,7 @@ class RewardClient:
             raise ConfigError(f"unresponsive_after_s = {unresponsive_after_s}: must be more than 0")
         self.targets = tuple(targets)
         self._deadline_s = deadline_s
-        security = _security(token, tls_ca, tls_certificate, tls_key)
+        security = ChannelSecurity.from_files(token, token_file, tls_ca, tls_certificate, tls_key)
         pool = ReplicaPool(self.targets, security, unresponsive_after_s, resolver)
         self._connection = ServiceConnection(pool, hedge_budget, max_bytes_in_flight, batch_items, encoding, on_call)
         self._pending: set[concurrent.futures.Future[Any]] = set()
@@ -238,27 +240,3 @@ class RewardClient:
             raise ClientClosedError("the client was closed during the call", targets=self.targets) from None
         finally:
             future.cancel()
-
-
-def _security(
-    token: str | None, ca: Path | str | None, certificate: Path | str | None, key: Path | str | None
-) -> ChannelSecurity:
-    if token is not None:
-        token = token.strip()  # files end with a new line
-        if not token:
-            raise ConfigError("token is empty; leave it out or give it a value", reason="TOKEN_EMPTY")
-        if not all("!" <= character <= "~" for character in token):
-            raise ConfigError(
-                "token (not shown): must be printable ASCII without white space", reason="TOKEN_MALFORMED"
-            )
-    check_tls(ca, certificate, key)
-
-    def read(path: Path | str | None) -> bytes | None:
-        if path is None:
-            return None
-        try:
-            return Path(path).read_bytes()
-        except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror}", reason="TLS_UNREADABLE") from error
-
-    return ChannelSecurity(token, read(ca), read(key), read(certificate), uses_tls=ca is not None)

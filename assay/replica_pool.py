@@ -11,7 +11,8 @@ import time
 from collections.abc import Sequence
 
 from assay.addresses import Resolver, is_name, look_up
-from assay.replicas import Address, ChannelSecurity, Replica, ReplicaUnavailable
+from assay.channel_security import ChannelSecurity
+from assay.replicas import Address, Replica, ReplicaUnavailable
 
 logger = logging.getLogger("assay.client")
 
@@ -93,6 +94,8 @@ class ReplicaPool:
             is_down = any(replica.breaker.is_open for replica in self.replicas)
             if age_s >= (LOOK_UP_AGAIN_S if is_down else LOOK_UP_EVERY_S):
                 await self._look_up()
+            for replica in self.replicas:
+                replica.renew()
             await asyncio.gather(*(replica.check() for replica in self._all() if self.choose(replica) is not None))
 
     async def _look_up(self) -> None:

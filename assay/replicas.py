@@ -16,8 +16,8 @@ from google.rpc import status_pb2  # type: ignore[import-untyped]
 from grpc import aio
 
 from assay import errors
+from assay.channel_security import ChannelSecurity
 from assay.circuit_breaker import UNANSWERED_CALLS, CircuitBreaker
-from assay.grpc_options import client_options
 from assay.statistics import ReplicaStatistics
 from assay.tracing import inject
 from assay.v1 import reward_service_pb2 as pb
@@ -33,6 +33,8 @@ _DOWN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 #: Of the time for which a replica may be silent, what passes before it is asked whether it lives.
 QUIET_SHARE = 0.2
+#: For so long calls that are under way may stay on a connection that is to be given up for a newer one.
+LONGEST_CALL_S = 3600.0
 
 _ERRORS: dict[grpc.StatusCode, type[errors.AssayError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequestError,
@@ -61,28 +63,6 @@ class Address:
     authority: str | None = None
 
 
-@dataclass(frozen=True)
-class ChannelSecurity:
-    """How to reach replicas: in the clear, or by TLS with these PEM contents; and the token to show."""
-
-    token: str | None = None
-    root_certificates: bytes | None = None
-    private_key: bytes | None = None
-    certificate_chain: bytes | None = None
-    uses_tls: bool = False
-
-    @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
-
-    def open(self, address: Address) -> aio.Channel:
-        options = client_options(address.authority)
-        if not self.uses_tls:
-            return aio.insecure_channel(address.target, options=options)
-        credentials = grpc.ssl_channel_credentials(self.root_certificates, self.private_key, self.certificate_chain)
-        return aio.secure_channel(address.target, credentials, options=options)
-
-
 class Replica:
     """One replica. Lives on the background loop.
 
@@ -109,8 +89,12 @@ class Replica:
         self._under_way: set[aio.Call] = set()
         self._given_up: set[aio.Call] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._metadata = security.metadata
-        self._channel = security.open(address)
+        self._former: set[aio.Channel] = set()
+        self._security = security
+        self._connect()
+
+    def _connect(self) -> None:
+        self._channel, self._tls = self._security.open(self.address.target, self.address.authority)
         # Requests come as bytes (see `assay.request_bytes`), so the generated stub does not fit.
         self._methods = {
             name: self._channel.unary_unary(f"/{_SERVICE.full_name}/{name}", None, response.FromString)
@@ -144,12 +128,13 @@ class Replica:
         self._calls += 1
         if not self._under_way:
             self._last_answer_s = time.monotonic()  # nothing was asked of it until now
-        rpc: Any = self._methods[method](request, timeout=timeout_s, metadata=(*self._metadata, *inject()))
+        shown = self._security.metadata()
+        rpc: Any = self._methods[method](request, timeout=timeout_s, metadata=(*shown, *inject()))
         self._under_way.add(rpc)
         try:
             response = await rpc
         except aio.AioRpcError as error:
-            self._raise(error)
+            self._raise(error, shown)
         except asyncio.CancelledError:
             self._raise_if_given_up(rpc)
             raise
@@ -172,6 +157,19 @@ class Replica:
             self._last_answer_s = time.monotonic()
         elif self._under_way and self._last_answer_s <= asked_s:
             self._give_up()
+
+    def renew(self) -> None:
+        """Connect anew if the files of TLS have changed; calls under way end where they are."""
+        if self._security.tls is self._tls:
+            return
+        logger.info("%s is connected to anew, by the files of TLS as they are now", self.target)
+        self._former.add(self._channel)
+        self._spawn(self._retire(self._channel))
+        self._connect()
+
+    async def _retire(self, channel: aio.Channel) -> None:
+        await channel.close(LONGEST_CALL_S)
+        self._former.discard(channel)
 
     def fail(self, failure: ReplicaUnavailable) -> None:
         """It is down: send it nothing until it says that it lives."""
@@ -198,7 +196,8 @@ class Replica:
             when_idle = self.is_busy
         for task in list(self._tasks):
             task.cancel()
-        await self._channel.close(None)
+        for channel in (self._channel, *self._former):
+            await channel.close(None)
 
     def _give_up(self) -> None:
         logger.warning("%s answers nothing; its %d calls go elsewhere", self.target, len(self._under_way))
@@ -227,13 +226,14 @@ class Replica:
         return asking.result()
 
     async def _ask(self) -> grpc.StatusCode:
+        shown = self._security.metadata()
         try:
-            await self._methods["ListScorers"](_NOTHING, timeout=self._probe_timeout_s, metadata=self._metadata)
+            await self._methods["ListScorers"](_NOTHING, timeout=self._probe_timeout_s, metadata=shown)
         except aio.AioRpcError as error:
             return error.code()
         return grpc.StatusCode.OK
 
-    def _raise(self, error: aio.AioRpcError) -> NoReturn:
+    def _raise(self, error: aio.AioRpcError, shown: tuple[tuple[str, str], ...]) -> NoReturn:
         status = _status(error)
         reason = error_info(status).reason
         if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED and not reason:
@@ -244,6 +244,8 @@ class Replica:
             kind = _ERRORS.get(error.code(), errors.ServiceFailedError)
             if reason == "TOO_MANY_FAILED_ATTEMPTS":  # by its code it would be a call that is too large
                 kind = errors.AuthenticationError
+            if kind is errors.AuthenticationError and self._security.metadata(at_once=True) != shown:
+                raise ReplicaUnavailable("the token was exchanged meanwhile", "TOKEN_EXCHANGED") from error
             message = f"{self.target}: {error.details()}"
             raise kind(message, reason=reason or error.code().name, targets=(self.target,)) from error
         failure = ReplicaUnavailable(error.details() or "", reason or "UNREACHABLE")

@@ -94,7 +94,7 @@ class RewardSet:
     Args:
         configs: the rewards; their names differ.
         token: bearer token for all services.
-        client_options: further arguments of `RewardClient`, e.g. `deadline_s`.
+        client_options: further arguments of `RewardClient`, e.g. `deadline_s`, or `token_file` in place of `token`.
     """
 
     def __init__(self, configs: Sequence[RewardConfig], *, token: str | None = None, **client_options: Any) -> None:

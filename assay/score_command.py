@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.client import RewardClient
+from assay.client_token import token_arguments
 from assay.errors import ConfigError, InvalidRequestError
 from assay.outcomes import Evidence, Failed, Outcome, Scored
 from assay.tasks import GenEvalTask, ObjectClause, OutcomeTask, PointingTask, SpatialTask, Task
@@ -86,13 +87,13 @@ def score_files(
 ) -> tuple[str, list[Outcome]]:
     """(name of the scorer, outcome of each group of files). Files go to the service as they are.
 
-    `tls_files`: `tls_ca`, `tls_certificate` and `tls_key` of `RewardClient`.
+    `token`: None for that of the environment. `tls_files`: `tls_ca`, `tls_certificate` and `tls_key` of `RewardClient`.
 
     Raises:
         InvalidRequestError: a file cannot be read, or the service has several scorers and none was chosen.
     """
     contents = [tuple(_read(path) for path in group) for group in groups]
-    with RewardClient([target], token=token, deadline_s=deadline_s, **tls_files) as client:
+    with RewardClient([target], deadline_s=deadline_s, **token_arguments(token), **tls_files) as client:
         name = scorer or _only_scorer(client, task, deadline_s)
         outcomes = client.score(
             contents,

@@ -1,11 +1,11 @@
 """How batch jobs reach a reward service, and what they record of it."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from assay.client import RewardClient
+from assay.client_token import token_arguments
 from assay.errors import ConfigError, ServiceFailedError
 from assay.outcomes import Failed, Outcome, Scored
 from pipelines.engine.stage import UnitError
@@ -15,7 +15,7 @@ WAIT_FOR_SERVICE_S = 60.0
 
 @dataclass(frozen=True)
 class ServiceAddress:
-    """Where a service is. A token is read from the environment (ASSAY_TOKEN).
+    """Where a service is. A token is taken from the environment (`assay.client_token`).
 
     Args:
         targets: addresses of its replicas.
@@ -28,8 +28,7 @@ class ServiceAddress:
     tls_files: Mapping[str, Any] = field(default_factory=dict)
 
     def connect(self) -> RewardClient:
-        token = os.environ.get("ASSAY_TOKEN")
-        return RewardClient(self.targets, token=token, deadline_s=self.deadline_s, **self.tls_files)
+        return RewardClient(self.targets, deadline_s=self.deadline_s, **token_arguments(), **self.tls_files)
 
     def fingerprints(self, scorers: Sequence[str]) -> dict[str, str]:
         """Of each scorer: what was judged by another one counts as not done.

@@ -1,6 +1,5 @@
 """`assay train CONFIG [field=value ...]`: read the configuration, wait for the services, train."""
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import timedelta
@@ -10,6 +9,7 @@ import torch
 from accelerate import Accelerator, DistributedType
 from accelerate.utils import InitProcessGroupKwargs
 
+from assay.client_token import token_arguments
 from assay.config import load_config
 from assay.errors import ConfigError
 from assay.rewards import RewardConfig, RewardSet
@@ -31,7 +31,7 @@ SUPPORTED = (
 def train(config_path: Path, overrides: Sequence[str] = ()) -> int:
     """Run one training to its end and return the exit code.
 
-    A token for the services is read from the environment variable ASSAY_TOKEN; `assay` fills it from ASSAY_TOKEN_FILE.
+    A token for the services is taken from the environment (`assay.client_token`).
 
     Raises:
         AssayError: the configuration is wrong, no service answers, or rewards stay away past their deadline.
@@ -66,8 +66,8 @@ def train(config_path: Path, overrides: Sequence[str] = ()) -> int:
 def _reward_set(config: TrainConfig, rewards: Sequence[RewardConfig]) -> RewardSet:
     return RewardSet(
         rewards,
-        token=os.environ.get("ASSAY_TOKEN"),
         deadline_s=config.run.reward_deadline_s,
+        **token_arguments(),
         **config.run.tls_files,
     )
 

@@ -4,7 +4,6 @@ The prompt is drawn from a file of test tasks, unless one is given; a drawn one 
 """
 
 import json
-import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import Field
 
 from assay.client import RewardClient
 from assay.client_tls import ClientTls
+from assay.client_token import token_arguments
 from assay.config import load_config
 from assay.errors import ConfigError
 from assay.files import write_whole
@@ -119,7 +119,7 @@ def score_both(
 
 
 def _client(settings: InferenceSettings) -> RewardClient:
-    return RewardClient([str(settings.target)], token=os.environ.get("ASSAY_TOKEN"), **settings.tls_files)
+    return RewardClient([str(settings.target)], **token_arguments(), **settings.tls_files)
 
 
 def _save_pictures(settings: InferenceSettings, images: dict[str, list[Image.Image]]) -> None:

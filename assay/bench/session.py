@@ -14,6 +14,7 @@ from assay.bench.payload import Payload, images_of, made_images, tasks_of
 from assay.bench.report import as_json, as_text, check_format, write
 from assay.bench.windows import merge
 from assay.client import MIB, RewardClient
+from assay.client_token import token_arguments
 from assay.errors import ConfigError, InvalidRequestError
 from assay.score_command import Wanted
 from assay.serving.scorer import ScorerInfo
@@ -59,7 +60,7 @@ class Options:
     def connect(self, on_call: Callable[[AnsweredCall], None] | None = None) -> RewardClient:
         return RewardClient(
             self.target or ["localhost:50051"],
-            token=self.token,
+            **token_arguments(self.token),
             tls_ca=self.tls_ca,
             tls_certificate=self.tls_certificate,
             tls_key=self.tls_key,

@@ -12,7 +12,7 @@ from assay.serving.metrics import Metrics
 from assay.serving.rejection import Rejection
 from assay.serving.settings import ServeConfig
 from assay.serving.tokens import Token, find_holder, make_token, read_tokens
-from assay.serving.watched_files import WatchedFiles
+from assay.watched_files import WatchedFiles
 
 #: Not `List`: names are for those who know them, or have the token.
 OPEN_GRPC_METHODS = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})

@@ -16,13 +16,14 @@ from assay.grpc_options import server_options
 from assay.serving.auth import Authenticator
 from assay.serving.call_interceptor import CallInterceptor
 from assay.serving.grpc_errors import abort, internal_error
+from assay.serving.metrics import Metrics
 from assay.serving.rejection import Rejection
 from assay.serving.service import ScoringService
 from assay.serving.settings import ServeConfig
 from assay.serving.tls_files import TlsMaterial, grpc_credentials
-from assay.serving.watched_files import WatchedFiles
 from assay.v1 import reward_service_pb2 as pb
 from assay.v1 import reward_service_pb2_grpc as pb_grpc
+from assay.watched_files import WatchedFiles
 
 T = TypeVar("T")
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["RewardService"].full_name
@@ -102,7 +103,7 @@ class GrpcServer:
         pb_grpc.add_RewardServiceServicer_to_server(RewardServicer(service), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection([SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
-        self.port = _bind(self._server, config, tls)
+        self.port = _bind(self._server, config, tls, service.metrics)
 
     async def start(self) -> None:
         await self.mark_not_serving()
@@ -122,13 +123,13 @@ class GrpcServer:
         await self._server.stop(grace_s)
 
 
-def _bind(server: aio.Server, config: ServeConfig, tls: WatchedFiles[TlsMaterial] | None) -> int:
+def _bind(server: aio.Server, config: ServeConfig, tls: WatchedFiles[TlsMaterial] | None, metrics: Metrics) -> int:
     host = f"[{config.host}]" if ":" in config.host else config.host
     address = f"{host}:{config.grpc_port}"
     try:
         if tls is None or config.tls is None:
             return server.add_insecure_port(address)
-        return server.add_secure_port(address, grpc_credentials(tls, config.tls.client_ca is not None))
+        return server.add_secure_port(address, grpc_credentials(tls, config.tls.client_ca is not None, metrics))
     except RuntimeError as error:
         message = f"cannot listen on {address}: the port is taken, or the host is not one of this machine"
         raise ConfigError(message, reason="PORT_UNAVAILABLE") from error

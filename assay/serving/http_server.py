@@ -13,7 +13,7 @@ from assay.serving.http_app import create_app
 from assay.serving.service import ScoringService
 from assay.serving.settings import ServeConfig
 from assay.serving.tls_files import TlsMaterial, http_context
-from assay.serving.watched_files import WatchedFiles
+from assay.watched_files import WatchedFiles
 
 
 class _Uvicorn(uvicorn.Server):
@@ -41,7 +41,7 @@ class HttpServer:
             app, log_config=None, access_log=False, lifespan="off", server_header=False, proxy_headers=False
         )
         settings.load()
-        settings.ssl = None if tls is None else http_context(tls)
+        settings.ssl = None if tls is None else http_context(tls, service.metrics)
         self._uvicorn = _Uvicorn(settings)
         self._serving: asyncio.Task[None] | None = None
 

@@ -73,6 +73,9 @@ class Metrics:
         self.failed_authentications = Counter(
             "assay_failed_authentications", "Calls without a right token", ["door", "why"], registry=registry
         )
+        self.tls_handshakes = Counter(
+            "assay_tls_handshakes", "TLS handshakes that were begun", ["door"], registry=registry
+        )
         self.failed_reloads = Counter(
             "assay_failed_reloads", "Changed files that could not be taken over", ["what"], registry=registry
         )

@@ -10,7 +10,7 @@ import grpc
 from assay.errors import ConfigError
 from assay.serving.metrics import Metrics
 from assay.serving.settings import TlsConfig
-from assay.serving.watched_files import WatchedFiles
+from assay.watched_files import WatchedFiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +27,14 @@ def watch_tls(tls: TlsConfig, metrics: Metrics) -> WatchedFiles[TlsMaterial]:
     return WatchedFiles(paths, lambda: _read(tls), metrics.failed_reloads.labels("tls").inc)
 
 
-def grpc_credentials(files: WatchedFiles[TlsMaterial], wants_client: bool) -> grpc.ServerCredentials:
-    """Asks `files` at each handshake."""
+def grpc_credentials(files: WatchedFiles[TlsMaterial], wants_client: bool, metrics: Metrics) -> grpc.ServerCredentials:
+    """Asks `files` at each handshake, and counts it: gRPC does not tell how it ends."""
+    begun = metrics.tls_handshakes.labels("grpc")
     sent = files.current()
 
     def latest() -> grpc.ServerCertificateConfiguration | None:
         nonlocal sent
+        begun.inc()
         current = files.current()
         if current is sent:
             return None  # which means: as before
@@ -44,11 +46,13 @@ def grpc_credentials(files: WatchedFiles[TlsMaterial], wants_client: bool) -> gr
     return grpc.dynamic_ssl_server_credentials(sent.for_grpc, fetch, require_client_authentication=wants_client)
 
 
-def http_context(files: WatchedFiles[TlsMaterial]) -> ssl.SSLContext:
-    """A context that hands each connection on to the one that `files` holds then."""
+def http_context(files: WatchedFiles[TlsMaterial], metrics: Metrics) -> ssl.SSLContext:
+    """A context that hands each connection on to the one that `files` holds then, and counts it."""
+    begun = metrics.tls_handshakes.labels("http")
     context = files.current().for_http
 
     def latest(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        begun.inc()
         connection.context = files.current().for_http
 
     context.sni_callback = latest  # called with each handshake, whether or not it names a server

@@ -15,11 +15,12 @@ from waiting import wait_for
 from assay import replica_pool
 from assay.addresses import is_name, look_up, resolve
 from assay.background_loop import run_in_background
+from assay.channel_security import ChannelSecurity
 from assay.client import RewardClient
 from assay.errors import DeadlineExceededError, ServiceUnavailableError
 from assay.outcomes import Scored
 from assay.replica_pool import ReplicaPool
-from assay.replicas import Address, ChannelSecurity
+from assay.replicas import Address
 from assay.testing import BackgroundServer, serve_in_background
 
 SEVERAL = ["10.0.0.2", "10.0.0.1"]

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from assay.background_loop import run_in_background
+from assay.channel_security import ChannelSecurity
 from assay.circuit_breaker import UNANSWERED_CALLS
-from assay.replicas import Address, ChannelSecurity, Replica, ReplicaUnavailable
+from assay.replicas import Address, Replica, ReplicaUnavailable
 
 
 @pytest.fixture

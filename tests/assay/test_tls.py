@@ -13,15 +13,18 @@ import httpx
 import pytest
 from assay_doubles import MeanScorer, grey, plain
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from waiting import wait_for
 
 from assay.client import RewardClient
 from assay.errors import ConfigError
+from assay.grpc_options import server_options
 from assay.outcomes import Scored
+from assay.serving import grpc_server
 from assay.serving.probe import health_of
-from assay.serving.watched_files import WatchedFiles
 from assay.testing import BackgroundServer, serve_in_background
 from assay.v1 import reward_service_pb2 as pb
 from assay.v1 import reward_service_pb2_grpc as pb_grpc
+from assay.watched_files import WatchedFiles
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_certificates.sh"
 
@@ -111,6 +114,21 @@ def test_only_certificates_of_the_authority_that_are_good_today_get_in(
     assert enters(server, ca, authority / "server") == (False, False)  # good for servers alone
 
 
+def test_handshakes_are_counted_those_that_fail_too(server: BackgroundServer, authority: Path, stranger: Path) -> None:
+    """gRPC does not say which of them failed; a client that is refused begins many."""
+
+    def counted() -> dict[str, float]:
+        families = server.service.metrics.tls_handshakes.collect()
+        return {s.labels["door"]: s.value for family in families for s in family.samples if s.name.endswith("_total")}
+
+    assert counted() == {"grpc": 0, "http": 0}  # there from the start, so that the first event counts
+    assert enters(server, authority / "ca.pem", authority / "trainer") == (True, True)
+    assert counted() == {"grpc": 1, "http": 1}
+    assert enters(server, authority / "ca.pem", stranger / "trainer") == (False, False)
+    assert counted()["grpc"] >= 2
+    assert counted()["http"] >= 2
+
+
 def test_the_probe_of_containers_speaks_tls(
     server: BackgroundServer, authority: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +209,55 @@ def test_another_authority_is_taken_over_and_the_old_one_ends(
     exposed = server.service.metrics.exposition().decode()
     failed = next(line for line in exposed.splitlines() if line.startswith('assay_failed_reloads_total{what="tls"}'))
     assert float(failed.split()[-1]) >= 1
+
+
+def test_a_client_takes_up_its_replaced_files_and_ends_what_is_under_way(
+    authority: Path, stranger: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both sides change to another authority while a client runs; connections end for their age all the time."""
+    ages = [("grpc.max_connection_age_ms", 300), ("grpc.max_connection_age_grace_ms", 20_000)]
+    monkeypatch.setattr(grpc_server, "server_options", lambda largest: [*server_options(largest)[:-2], *ages])
+    monkeypatch.setattr(WatchedFiles.__init__, "__defaults__", (0.0,))
+    tls = {"certificate": files / "server.pem", "key": files / "server.key", "client_ca": files / "ca.pem"}
+    own = {"tls_ca": tmp_path / "own-ca.pem", "tls_certificate": tmp_path / "own.pem", "tls_key": tmp_path / "own.key"}
+    replace(own, authority)
+    scorer = MeanScorer()
+    with (
+        serve_in_background([scorer], tls=tls) as server,
+        RewardClient([server.target], **own, deadline_s=30, unresponsive_after_s=0.4) as client,
+    ):
+        under_way = client.submit([grey(1)], scorer="mean", **plain(1, "wait"))
+        wait_for(lambda: scorer.scored_ids)
+        replace(dict(zip(("tls_ca", "tls_certificate", "tls_key"), tls_paths(files), strict=True)), stranger, "server")
+        replace(own, stranger)
+        assert client.list_scorers(20)
+        scorer.gate.set()
+        assert isinstance(under_way.result(20)[0], Scored)
+        assert client.statistics.replicas[server.target].is_up
+
+
+def tls_paths(folder: Path) -> tuple[Path, Path, Path]:
+    return folder / "ca.pem", folder / "server.pem", folder / "server.key"
+
+
+def replace(own: dict[str, Path], source: Path, name: str = "trainer") -> None:
+    """Put another authority's files in the place of one's own, one by one: in between they do not go together."""
+    for path, file in zip(
+        own.values(), (source / "ca.pem", source / f"{name}.pem", source / f"{name}.key"), strict=True
+    ):
+        new = path.with_suffix(".new")
+        shutil.copy(file, new)
+        os.replace(new, path)
+
+
+def test_a_client_s_files_that_do_not_go_together_are_told_at_once(authority: Path, stranger: Path) -> None:
+    pair = {"tls_certificate": authority / "trainer.pem", "tls_key": stranger / "trainer.key"}
+    with pytest.raises(ConfigError, match="do not go together"):
+        RewardClient(["localhost:1"], tls_ca=authority / "ca.pem", **pair)
+    with pytest.raises(ConfigError, match="not in PEM form"):
+        RewardClient(["localhost:1"], tls_ca=authority / "trainer.key")
+    with pytest.raises(ConfigError, match=r"cannot read .*nope\.pem: No such file"):
+        RewardClient(["localhost:1"], tls_ca=authority / "nope.pem")
 
 
 def test_files_that_do_not_go_together_start_nothing(authority: Path, stranger: Path) -> None:

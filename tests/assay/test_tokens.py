@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.client import RewardClient
+from assay.client_token import token_arguments
 from assay.errors import AuthenticationError, ConfigError
-from assay.serving.call_interceptor import address_of
 from assay.serving.failed_attempts import MAX_PEERS, WINDOW_S, FailedAttempts
+from assay.serving.peers import address_of
 from assay.serving.tokens import find_holder, make_token, read_tokens
-from assay.serving.watched_files import WatchedFiles
 from assay.testing import BackgroundServer, serve_in_background
 from assay.v1 import reward_service_pb2 as pb
 from assay.v1 import reward_service_pb2_grpc as pb_grpc
+from assay.watched_files import WatchedFiles
 
 OLD, NEW, THIRD = "old-token-0123456789", "new-token-0123456789", "third-token-0123456789"
 
@@ -210,3 +211,76 @@ def test_attempts_are_counted_by_the_minute_and_peers_are_bounded() -> None:
 )
 def test_addresses_are_without_their_ports(peer: str, expected: str) -> None:
     assert address_of(peer) == expected
+
+
+@pytest.mark.usefixtures("look_always")
+def test_a_client_shows_the_token_that_its_file_holds_now(tmp_path: Path) -> None:
+    """Rotation in the midst of a run: the service's file first, then the client's; and both at once."""
+    served, own = tmp_path / "tokens", tmp_path / "token"
+    exchange(served, OLD)
+    exchange(own, f"{OLD}\n")
+    with (
+        serve_in_background([MeanScorer()], token_file=served) as server,
+        RewardClient([server.target], token_file=own, deadline_s=20) as client,
+    ):
+        client.score([grey(0)], scorer="mean", **plain(1))
+        exchange(served, f"{OLD}\n{NEW}\n")
+        exchange(own, NEW)
+        client.score([grey(0)], scorer="mean", **plain(1))
+        exchange(served, NEW)
+        client.score([grey(0)], scorer="mean", **plain(1))
+        exchange(served, THIRD)
+        with pytest.raises(AuthenticationError):
+            client.score([grey(0)], scorer="mean", **plain(1))
+        exchange(own, "")  # a deployment in the midst of its work: what was read before stays
+        with pytest.raises(AuthenticationError):
+            client.score([grey(0)], scorer="mean", **plain(1))
+        exchange(own, THIRD)
+        assert client.score([grey(0)], scorer="mean", **plain(1))[0] is not None
+
+
+def test_a_call_that_was_refused_while_the_token_was_exchanged_is_sent_again(tmp_path: Path) -> None:
+    """The client has looked at its file a moment ago and does not look again for a second, unless it is refused."""
+    own = tmp_path / "token"
+    exchange(own, OLD)
+    with (
+        serve_in_background([MeanScorer()], token=NEW) as server,
+        RewardClient([server.target], token_file=own, deadline_s=20) as client,
+    ):
+        with pytest.raises(AuthenticationError):
+            client.list_scorers()
+        exchange(own, NEW)
+        client.list_scorers()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        (b"\n", "holds no token"),
+        (b"a b", "printable ASCII"),
+        (b"\xff", "no text in UTF-8"),
+    ],
+)
+def test_a_client_s_token_file_without_a_token_is_an_error_at_once(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    own = tmp_path / "token"
+    if content is not None:
+        own.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"token_file = {own}.*{message}"):
+        RewardClient(["localhost:1"], token_file=own)
+    with pytest.raises(ConfigError, match="not both"):
+        RewardClient(["localhost:1"], token_file=own, token=OLD)
+
+
+def test_commands_know_a_file_s_token_however_they_are_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASSAY_TOKEN", "")
+    monkeypatch.setenv("ASSAY_TOKEN_FILE", str(tmp_path / "token"))
+    assert token_arguments() == {"token_file": tmp_path / "token"}
+    monkeypatch.setenv("ASSAY_TOKEN", OLD)
+    assert token_arguments() == {"token": OLD}
+    assert token_arguments(NEW) == {"token": NEW}
+    monkeypatch.setenv("ASSAY_TOKEN", "")
+    monkeypatch.delenv("ASSAY_TOKEN_FILE")
+    assert token_arguments() == {}

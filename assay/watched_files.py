@@ -1,4 +1,4 @@
-"""Secrets in files that are replaced while a server runs: read again when they change, kept while they are broken."""
+"""Secrets in files that are replaced while a process runs: read again when they change, kept while they are broken."""
 
 import logging
 import threading
@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from assay.errors import ConfigError
 
-logger = logging.getLogger("assay.serving")
+logger = logging.getLogger("assay.files")
 
 T = TypeVar("T")
 _Signature = tuple[tuple[int, int, int], ...]
@@ -38,10 +38,10 @@ class WatchedFiles(Generic[T]):
         self._looked_s = time.monotonic()
         self._content = read()
 
-    def current(self) -> T:
-        """What the files say now."""
+    def current(self, *, at_once: bool = False) -> T:
+        """What the files say now; `at_once`: they are looked at, however short ago that was."""
         with self._lock:
-            if time.monotonic() - self._looked_s >= self._look_every_s:
+            if at_once or time.monotonic() - self._looked_s >= self._look_every_s:
                 self._looked_s = time.monotonic()
                 self._take_over()
             return self._content
