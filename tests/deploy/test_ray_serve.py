@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from PIL import Image
@@ -23,6 +25,9 @@ PICTURE = np.asarray(Image.open(ROOT / "docs/three_apples.png").convert("RGB"))
 TASK = {"tag": "counting", "include": [{"class": "apple", "count": 3}], "prompt": "a photo of three apples"}
 TOKEN = "a-token-of-this-test"
 
+#: In the environment of all processes of this Ray, and of no other's: the target.
+MARK = "TEST_RAY_SERVE"
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 
@@ -30,6 +35,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def replicas_of(service: str, target: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            named = f"ServeReplica:assay:{service}" in " ".join(process.cmdline())
+            if named and process.environ().get(MARK) == target:
+                found.append(process)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +62,9 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     application["deployments"] = [one for one in application["deployments"] if one["name"] in ("geneval", "ingress")]
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     command = [f"{Path(sys.executable).parent}/serve", "run", f"{folder / 'config.yaml'}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": f"{ROOT}"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= {"PYTHONPATH": os.pathsep.join([f"{ROOT}", *filter(None, [os.environ.get("PYTHONPATH")])])}
+    environment[MARK] = f"127.0.0.1:{port}"
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
@@ -97,3 +114,18 @@ def test_refusals_have_their_names(target: str) -> None:
             client.score([PICTURE], scorer="beauty", prompts=[""], tasks=[None])
         with pytest.raises(FingerprintMismatchError, match="expected was 0123"):
             client.score([PICTURE], scorer="counting", prompts=[""], tasks=[TASK], expected_fingerprint="0123")
+
+
+def test_a_replica_that_dies_under_load_fails_no_call(target: str) -> None:
+    """The only one: calls wait for Serve to start another."""
+    with RewardClient([target], token=TOKEN, deadline_s=200) as client:
+        (replica,) = replicas_of("geneval", target)
+        asked = [
+            client.submit([PICTURE] * 8, scorer="counting", prompts=[str(TASK["prompt"])] * 8, tasks=[TASK] * 8)
+            for _ in range(20)
+        ]
+        asked[0].result(60)
+        replica.kill()
+        outcomes = [outcome for one in asked for outcome in one.result(200)]
+        assert client.statistics.retried > 0
+    assert [outcome for outcome in outcomes if not isinstance(outcome, Scored)] == []
