@@ -17,9 +17,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise
 
 
-def digest_file(path: Path) -> str:
+def digest_file(path: Path | str) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as stream:
+    with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -9,10 +9,12 @@ import json
 import logging
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from assay.config import load_config
 from assay.errors import ConfigError
 from assay.serving.auth import Authenticator
 from assay.serving.grpc_server import GrpcServer
@@ -25,7 +27,7 @@ from assay.serving.settings import ServeConfig, TlsConfig
 from assay.serving.tls_files import watch_tls
 from assay.tracing import configure_tracing
 
-__all__ = ["RunningServer", "ServeConfig", "TlsConfig", "configure_logging", "serve"]
+__all__ = ["RunningServer", "ServeConfig", "TlsConfig", "configure_logging", "serve", "serve_as_told"]
 
 logger = logging.getLogger("assay.serving")
 
@@ -43,6 +45,17 @@ def serve(scorers: Sequence[Scorer], config: ServeConfig) -> int:
     """
     configure_tracing()
     return asyncio.run(_serve(scorers, config))
+
+
+def serve_as_told(*scorers: Scorer) -> NoReturn:
+    """For a file with a scorer of one's own: serve by `field=value` of the command line, then end the process."""
+    try:
+        config = load_config(ServeConfig, None, sys.argv[1:])
+        configure_logging(config.log_format)
+        sys.exit(serve(scorers, config))
+    except ConfigError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 async def _serve(scorers: Sequence[Scorer], config: ServeConfig) -> int:

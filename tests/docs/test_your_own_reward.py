@@ -77,7 +77,17 @@ def colourfulness(path: Path) -> float:
 
 def test_it_is_as_short_as_it_says() -> None:
     code = [line for line in blocks("python")[0].splitlines() if line.strip()]
-    assert len(code) <= 20
+    assert len(code) <= 15
+    assert "in 15 lines" in (ROOT / PAGE).read_text()
+
+
+def test_a_setting_that_it_does_not_know_is_named(home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "colourfulness.py", "grpc_prot=1"], cwd=home, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "colourfulness.py: settings: unknown field grpc_prot (did you mean grpc_port?" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_commands_run(home: Path, target: str) -> None:
