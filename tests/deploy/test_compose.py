@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import stat
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -205,3 +207,43 @@ def test_the_ports_that_the_page_gives_are_enough_for_its_replicas() -> None:
         first, last = map(int, port["published"].split("-"))
         assert last - first + 1 == number
         assert not set(range(first, last + 1)) & set(map(int, taken))
+
+
+def mode(path: Path) -> str:
+    return stat.filemode(path.stat().st_mode)
+
+
+CLIENT = "secrets/client/token"
+
+
+def test_tokens_are_readable_for_containers_alone_and_a_client_keeps_its_own(tmp_path: Path) -> None:
+    def make() -> None:
+        subprocess.run(["make", "-f", ROOT / "Makefile", f"PYTHON={sys.executable}", CLIENT], cwd=tmp_path, check=True)
+
+    services = tmp_path / "secrets/services/token"
+    make()
+    client = tmp_path / CLIENT
+    assert len(client.read_text().strip()) >= 32
+    assert client.read_text() == services.read_text()
+    assert [mode(path) for path in (client, client.parent)] == ["-r--r--r--", "drwxr-xr-x"]
+    assert mode(tmp_path / "secrets") == "drwx------"
+    # A token more for the services, which is no client's: two lines would be no token.
+    old = client.read_text()
+    services.chmod(0o644)
+    services.write_text(old + "another-token\n")
+    os.utime(services, (2**31, 2**31))
+    make()
+    assert client.read_text() == old
+
+
+def test_certificates_go_where_containers_read_them_and_the_key_of_the_authority_does_not(tmp_path: Path) -> None:
+    authority, services = tmp_path / "tls", tmp_path / "secrets/services"
+    for what, environment in ((["ca"], {}), (["server", "localhost", "geneval"], {"TO": str(services)})):
+        script = ROOT / "scripts/make_certificates.sh"
+        subprocess.run([script, authority, *what], env={**os.environ, **environment}, check=True)
+    assert sorted(path.name for path in services.iterdir()) == ["ca.pem", "server.key", "server.pem"]
+    # A key that cannot be read yet when it is there would not be looked at again.
+    assert {mode(path) for path in services.iterdir()} == {"-r--r--r--"}
+    assert mode(services) == "drwxr-xr-x"
+    assert sorted(path.name for path in authority.iterdir()) == ["ca.key", "ca.pem"]
+    assert mode(authority / "ca.key") == "-rw-------"

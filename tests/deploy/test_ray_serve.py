@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,6 @@ PICTURE = np.asarray(Image.open(ROOT / "docs/three_apples.png").convert("RGB"))
 TASK = {"tag": "counting", "include": [{"class": "apple", "count": 3}], "prompt": "a photo of three apples"}
 TOKEN = "a-token-of-this-test"
 
-#: In the environment of all processes of this Ray, and of no other's: the target.
-MARK = "TEST_RAY_SERVE"
-
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 
@@ -37,18 +35,29 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def replicas_of(service: str, target: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            named = f"ServeReplica:assay:{service}" in " ".join(process.cmdline())
-            if named and process.environ().get(MARK) == target:
-                found.append(process)
-    return found
+@dataclass(frozen=True)
+class Serving:
+    """What listens, and the process that started Ray: its descendants are the cluster."""
+
+    target: str
+    process: subprocess.Popen[bytes]
+
+    def replicas(self, service: str) -> list[psutil.Process]:
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if f"ServeReplica:assay:{service}" in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def target(serving: Serving) -> str:
+    return serving.target
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("serve")
     (folder / "token").write_text(TOKEN + "\n")
     config = yaml.safe_load((ROOT / "deploy/ray/miniature.yaml").read_text())
@@ -64,12 +73,11 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [f"{Path(sys.executable).parent}/serve", "run", f"{folder / 'config.yaml'}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     environment |= {"PYTHONPATH": os.pathsep.join([f"{ROOT}", *filter(None, [os.environ.get("PYTHONPATH")])])}
-    environment[MARK] = f"127.0.0.1:{port}"
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
             wait_until_it_answers(f"127.0.0.1:{port}", process, folder / "log")
-            yield f"127.0.0.1:{port}"
+            yield Serving(f"127.0.0.1:{port}", process)
         finally:
             process.send_signal(signal.SIGINT)
             try:
@@ -116,10 +124,10 @@ def test_refusals_have_their_names(target: str) -> None:
             client.score([PICTURE], scorer="counting", prompts=[""], tasks=[TASK], expected_fingerprint="0123")
 
 
-def test_a_replica_that_dies_under_load_fails_no_call(target: str) -> None:
+def test_a_replica_that_dies_under_load_fails_no_call(serving: Serving) -> None:
     """The only one: calls wait for Serve to start another."""
-    with RewardClient([target], token=TOKEN, deadline_s=200) as client:
-        (replica,) = replicas_of("geneval", target)
+    with RewardClient([serving.target], token=TOKEN, deadline_s=200) as client:
+        (replica,) = serving.replicas("geneval")
         asked = [
             client.submit([PICTURE] * 8, scorer="counting", prompts=[str(TASK["prompt"])] * 8, tasks=[TASK] * 8)
             for _ in range(20)
