@@ -41,7 +41,8 @@ class Seeing(MeanScorer):
     def score(self, batch: Sequence[Sample]) -> list[Outcome]:
         self.seen = [*batch]
         seen = Detection(HOSTILE, 0.5, (4.0, 4.0, 12.0, 12.0), HOSTILE)
-        evidence = Evidence((seen,), HOSTILE, HOSTILE, ((8.0, 8.0),))
+        text = "much " * 10_000 if batch[0].prompt == "much" else HOSTILE
+        evidence = Evidence((seen,), HOSTILE, text, ((8.0, 8.0),))
         bad = Failed("INVALID_ARGUMENT", "REFUSED", HOSTILE)
         return [bad if sample.prompt == "refuse" else Scored(0.25, {HOSTILE: 0.25}, evidence) for sample in batch]
 
@@ -349,3 +350,19 @@ def test_the_files_of_the_page_are_all_there_and_under_the_policy(server: Backgr
     assert linked == page_files().keys()
     folder = Path(http_models.__file__).with_name("page")
     assert {file.name for file in folder.iterdir()} >= {name.rsplit("/")[-1] for name in linked if "/page/" in name}
+
+
+def test_cancelling_while_the_answer_comes_in_is_no_error(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    choose(page, "seeing", "one.png")
+    page.get_by_label("Prompt").fill("much")
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    slow = {"offline": False, "latency": 0, "downloadThroughput": 500, "uploadThroughput": -1}  # bytes a second
+    network.send("Network.emulateNetworkConditions", slow)
+    with page.expect_response("**/v1/score"):  # its head
+        press_score(page)
+    page.get_by_role("button", name="Cancel").click()
+    page.wait_for_function("document.querySelector('#message').textContent === 'Cancelled.'")
+    assert page.locator(".error").count() == 0
+    assert page.get_by_role("button", name="Score", exact=True).is_enabled()

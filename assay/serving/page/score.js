@@ -98,9 +98,9 @@ async function toItems() {
 }
 
 async function score() {
+  running = new AbortController();
   const { items, shown } = await toItems();
   const body = JSON.stringify({ scorer: scorer().name, items, priority: "evaluation", evidence: true, deadline_s: 300 });
-  running = new AbortController();
   const answer = await call("/v1/score", { method: "POST", body, headers: { "content-type": "application/json" }, signal: running.signal });
   byId("results").replaceChildren(...showAnswer(answer, shown));
   const failed = answer.results.filter((result) => !result.score).length;

@@ -38,7 +38,13 @@ export async function call(path, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new ServiceError("The service cannot be reached.", 0, "UNREACHABLE", "");
   }
-  const answer = await response.json().catch(() => ({}));
+  let answer = {};
+  try {
+    answer = await response.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    if (response.ok) throw new ServiceError("The service's answer broke off.", response.status, "INCOMPLETE", "");
+  }
   if (response.ok) return answer;
   const details = answer.error?.details?.[0] ?? {};
   const message = answer.error?.message ?? `The service answered with status ${response.status}.`;
