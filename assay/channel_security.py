@@ -54,9 +54,10 @@ class ChannelSecurity:
         shown = token_source(token, token_file)
         if tls_ca is None:
             return cls(shown)
-        ca, certificate, key = (path and Path(path) for path in (tls_ca, tls_certificate, tls_key))
-        paths = [path for path in (ca, certificate, key) if path is not None]
-        return cls(shown, WatchedFiles(paths, lambda: _read(Path(tls_ca), certificate, key), lambda: None))
+        ca, pair = Path(tls_ca), None
+        if tls_certificate is not None and tls_key is not None:
+            pair = Path(tls_certificate), Path(tls_key)
+        return cls(shown, WatchedFiles([ca, *(pair or ())], lambda: _read(ca, pair), lambda: None))
 
     def metadata(self, *, at_once: bool = False) -> tuple[tuple[str, str], ...]:
         """What to show with a call; `at_once`: the file of the token is looked at, even if it was a moment ago."""
@@ -77,15 +78,16 @@ class ChannelSecurity:
         return aio.secure_channel(target, credentials, options=options), tls
 
 
-def _read(ca: Path, certificate: Path | None, key: Path | None) -> TlsContents:
-    """Files that do not go together would only be noticed when no connection succeeds."""
+def _read(ca: Path, pair: tuple[Path, Path] | None) -> TlsContents:
+    """Files that do not go together would only be noticed when no connection succeeds. `pair`: certificate, key."""
     try:
-        contents = TlsContents(ca.read_bytes(), key and key.read_bytes(), certificate and certificate.read_bytes())
+        chain, key = (None, None) if pair is None else (pair[0].read_bytes(), pair[1].read_bytes())
+        contents = TlsContents(ca.read_bytes(), key, chain)
         context = ssl.create_default_context(cafile=ca)
-        if certificate is not None:
-            context.load_cert_chain(certificate, key, password="")  # of an encrypted key nobody can be asked
+        if pair is not None:
+            context.load_cert_chain(*pair, password="")  # of an encrypted key nobody can be asked
     except ssl.SSLError as error:
-        named = ", ".join(str(path) for path in (ca, certificate, key) if path is not None)
+        named = ", ".join(str(path) for path in (ca, *(pair or ())))
         message = f"tls: {named} are not in PEM form, or do not go together: {error.reason}"
         raise ConfigError(message, reason="TLS_UNREADABLE") from error
     except OSError as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from grpc import aio
+from google.protobuf.message import DecodeError, Message
 
 from assay.serving.current_call import answering, choose_request_id
 from assay.serving.grpc_errors import abort
@@ -68,9 +68,11 @@ class OpenCalls:
         try:
             async with peer.receiving, asyncio.timeout(RECEIVE_S):
                 request = await context.read()
+        except DecodeError:
+            raise Rejection("INVALID_ARGUMENT", "MESSAGE_MALFORMED", "the message is of another kind") from None
         except TimeoutError:
             raise Rejection("DEADLINE_EXCEEDED", "MESSAGE_LATE", f"no message within {RECEIVE_S:g} s") from None
-        if request is aio.EOF:
+        if not isinstance(request, Message):  # the end of the stream
             raise Rejection("INVALID_ARGUMENT", "MESSAGE_MISSING", "the call has no message")
         if request.ByteSize() > MAX_BYTES:
             message = f"the message has {request.ByteSize()} bytes; at most {MAX_BYTES} are taken without a token"

@@ -116,7 +116,7 @@ def checked(channel: grpc.Channel) -> grpc.StatusCode:
 def test_a_question_about_health_that_is_no_name_is_refused(server: BackgroundServer, method: str) -> None:
     large = health_pb2.HealthCheckRequest(service="x" * MIB).SerializeToString()
     with grpc.insecure_channel(server.target, OWN) as channel:
-        for messages in (iter([large]), iter([])):
+        for messages in (iter([large]), iter([b"\xff\xff"]), iter([])):
             assert channel.stream_stream(method)(messages, timeout=5).code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
