@@ -19,8 +19,8 @@ from typing import Any, Self, TypeVar
 import grpc
 from pydantic import Field, ValidationError, model_validator
 from ray import serve
-from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, RayError, WorkerCrashedError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from assay.config import ConfigModel, load_config
@@ -164,7 +164,7 @@ class Ingress:
     async def _listen(self, name: str, service: DeploymentHandle) -> None:
         try:
             answer = await asyncio.wait_for(service.list_scorers.remote(), LISTED_WITHIN_S)
-        except (TimeoutError, *NO_REPLICA) as error:
+        except (TimeoutError, RayError, RayServeException) as error:  # lost, or broken: the others are not
             logger.warning("%s does not tell its scorers: %r", name, error)
         else:
             self._last_heard[name] = pb.ListScorersResponse.FromString(answer)

@@ -17,7 +17,7 @@ from assay.v1 import reward_service_pb2 as pb
 from assay.wire import error_info, retry_after_s
 
 pytest.importorskip("ray.serve", reason="assay[ray-serve] is not installed")
-from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from assay.serving.ray_serve import LISTED_WITHIN_S, Ingress, RayServices, build
@@ -113,8 +113,13 @@ def test_what_is_raised_inside_stays_in_the_log(caplog: pytest.LogCaptureFixture
 
 @pytest.mark.parametrize(
     "silent",
-    [lambda: asyncio.sleep(60), lambda: breaks(ActorDiedError()), lambda: breaks(DeploymentUnavailableError("x"))],
-    ids=["hangs", "died", "never deployed"],
+    [
+        lambda: asyncio.sleep(60),
+        lambda: breaks(ActorDiedError()),
+        lambda: breaks(DeploymentUnavailableError("x")),
+        lambda: breaks(RayTaskError("list_scorers", "...", ValueError("out of order")).as_instanceof_cause()),
+    ],
+    ids=["hangs", "died", "never deployed", "raises"],
 )
 def test_a_service_that_does_not_answer_hides_no_other(silent: Callable[[], Awaitable[Any]]) -> None:
     door = ingress(geneval=service("counting"), spatial=Service(silent, silent))
