@@ -66,7 +66,7 @@ def test_commands_show_a_certificate(
     if command == "score":
         asked = [tmp_path / "grey.png", *asked]
     else:
-        asked += ["--size", "16x16", "--concurrency", 1, "--window-s", 0.05, "--max-windows", 2]
+        asked += ["--size", "16x16", "--concurrency", 1, "--window-s", 1, "--max-windows", 1]
     assert run(monkeypatch, command, *asked, *flags(files)) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed[0]["score"]["value"] == 0.2 if command == "score" else printed["levels"][0]["failures"] == 0
