@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import yaml
@@ -266,14 +267,14 @@ def test_the_sampled_protocol_says_that_it_is_not_deterministic(llava_folder: Pa
 
 
 def test_the_service_starts_and_scores_as_its_page_says(llava_folder: Path, tmp_path: Path) -> None:
-    """The commands of README.md, with another model, which is all that users change."""
+    """The commands of README.md, with another model, which is all that users change; and the same over HTTP."""
     page = (ROOT / "services/verifier/README.md").read_text()
     assert re.findall(r"^    assay serve verifier .*configs/services/verifier\.yaml$", page, re.MULTILINE)
     (score,) = re.findall(r"^    (assay score .*)$", page, re.MULTILINE)
     ready = tmp_path / "ready.json"
     flags = [
         "serve.grpc_port=0",
-        "serve.http_port=null",
+        "serve.http_port=0",
         f"serve.ready_file={ready}",
         f"scorer.backend.model={llava_folder}",
     ]
@@ -281,22 +282,33 @@ def test_the_service_starts_and_scores_as_its_page_says(llava_folder: Path, tmp_
     command = [sys.executable, "-m", "assay.cli", "serve", "verifier", *flags]
     service = subprocess.Popen(command, cwd=ROOT, env=environment)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not ready.exists():
             assert service.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        target = json.loads(ready.read_text())["grpc"]
+        places = json.loads(ready.read_text())
+        target = places["grpc"]
         assert "localhost:50054" in score
         words = shlex.split(score.replace("localhost:50054", target))[1:]
         shown = subprocess.run(
             [sys.executable, "-m", "assay.cli", *words], cwd=ROOT, env=environment, capture_output=True, text=True
         )
         assert shown.returncode == 0, shown.stderr
-        assert re.search(r"three_apples\.png: orm = 0\.\d+", shown.stdout), shown.stdout
+        (printed,) = re.findall(r"three_apples\.png: orm = (0\.\d+)", shown.stdout)
+        assert f"{_score_over_http(places['http']):.4f}" == printed
     finally:
         service.terminate()
         assert service.wait(timeout=60) == 0
+
+
+def _score_over_http(address: str) -> float:
+    """The page's picture and prompt, as a form, judged by the scorer of whole pictures."""
+    asked = {"scorer": "orm", "items": [{"prompt": "a photo of three apples"}]}
+    picture = ("three_apples.png", (ROOT / "docs/three_apples.png").read_bytes())
+    form = {"data": {"request": json.dumps(asked)}, "files": [("images", picture)]}
+    (result,) = httpx.post(f"http://{address}/v1/score", timeout=60, **form).json()["results"]
+    return float(result["score"]["value"])
 
 
 def test_the_benchmark_runs_on_any_model(llava_folder: Path) -> None:
