@@ -88,7 +88,8 @@ def test_nothing_can_run_what_came_over_the_wire(path: Path) -> None:
             assert node.func.id not in {"eval", "exec", "__import__"}
 
 
-#: Where every exception ends: the edges of the three doors (gRPC, HTTP, Ray), the batch executor, and the call of a user's resolver.
+#: Where every exception ends: the edges of the three doors (gRPC, HTTP, Ray's ingress), the batch executor, and the
+#: call of a user's resolver.
 BROAD = {
     "replica_pool.py": 1,
     "serving/grpc_server.py": 1,
