@@ -1,4 +1,8 @@
-"""A second opinion on a planar relation, from detected boxes and GenEval's rule. It abstains rather than guess."""
+"""A second opinion on a planar relation, from detected boxes and GenEval's rule. It abstains rather than guess.
+
+That an object of a class that the detector knows is not found is no doubt: without it there is no relation, as GenEval
+has it, too. Of several objects of a class all must agree.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +23,8 @@ class Opinion:
 
     Args:
         passes: whether the relation holds; None: it abstains.
-        margin: how far the subject lies beyond the margin, as a share of the image's side along the axis.
+        margin: how far the subject lies beyond the margin, as a share of the image's side along the axis: of several
+            the least; None where one is not there.
         abstains_for: why it abstains, in words; empty if it does not.
         detections: of both classes.
     """
@@ -56,31 +61,32 @@ class DetectorOpinions:
         self, statement: Statement, kept: dict[str, tuple[DetectedObject, ...]], image: NDArray[np.uint8]
     ) -> Opinion:
         """The opinion on a statement about an image in which that was found."""
-        names = (statement.subject, statement.reference)
+        subjects, references = (kept.get(name, ()) for name in (statement.subject, statement.reference))
+        names = dict.fromkeys((statement.subject, statement.reference))
         detections = tuple(
-            Detection(one.label, one.confidence, one.box) for name in dict.fromkeys(names) for one in kept.get(name, ())
+            Detection(one.label, one.confidence, one.box) for name in names for one in kept.get(name, ())
         )
-        if doubt := self._doubt(statement, kept):
+        if doubt := self._doubt(statement):
             return Opinion(None, None, doubt, detections)
-        box, other = (kept[name][0].box for name in names)
         share = self._rules.position_margin
+        pairs = [(subject.box, reference.box) for subject in subjects for reference in references]
+        verdicts = {holds(statement.relation, *pair, share) for pair in pairs} or {False}
+        if len(verdicts) > 1:
+            found = f"{len(subjects)} of {statement.subject!r} and {len(references)} of {statement.reference!r}"
+            return Opinion(None, None, f"the detector found {found}, and it holds of some alone", detections)
         side = image.shape[1] if statement.relation in ("left of", "right of") else image.shape[0]
-        return Opinion(
-            holds(statement.relation, box, other, share),
-            beyond_margin(statement.relation, box, other, share) / side,
-            "",
-            detections,
-        )
+        margins = [beyond_margin(statement.relation, *pair, share) / side for pair in pairs]
+        return Opinion(verdicts.pop(), min(margins, default=None), "", detections)
 
-    def _doubt(self, statement: Statement, kept: dict[str, tuple[DetectedObject, ...]]) -> str:
-        """Why there is no opinion; empty if there is one."""
+    def _doubt(self, statement: Statement) -> str:
+        """Why there can be no opinion; empty if there can."""
         if statement.relation not in PLANAR_RELATIONS:
             return f"boxes do not tell {statement.relation!r}"
         if not statement.is_plain:
             return "boxes tell neither colours nor several objects apart"
+        if statement.subject == statement.reference:
+            return f"boxes do not tell one {statement.subject!r} from the other"
         for name in (statement.subject, statement.reference):
             if name not in self._detector.vocabulary:
                 return f"the detector knows no {name!r}"
-            if (found := len(kept.get(name, ()))) != 1:
-                return f"the detector found {found} of {name!r}, and not exactly one"
         return ""

@@ -169,8 +169,10 @@ class RelationScorer:
             "abstained": float(bool(doubts)),
         }
         passes = None if opinion is None else opinion.passes
-        if opinion is not None and opinion.passes is not None and opinion.margin is not None:
-            components |= {"detector_pass": float(opinion.passes), "detector_margin": opinion.margin}
+        if opinion is not None and opinion.passes is not None:
+            components["detector_pass"] = float(opinion.passes)
+        if opinion is not None and opinion.margin is not None:
+            components["detector_margin"] = opinion.margin
         return _Judged(
             self._value(p, passes),
             components,

@@ -35,6 +35,7 @@ def _scene(*objects: tuple[str, str, int, int]) -> Image:
 
 APPLE_AND_CUP = _scene(("apple", "red", 4, 24), ("cup", "blue", 44, 26))
 APPLE_ALONE = _scene(("apple", "red", 4, 24))
+APPLE_ON_BOTH_SIDES = _scene(("apple", "red", 2, 24), ("cup", "blue", 26, 26), ("apple", "red", 48, 24))
 
 
 def _build(folder: Path, **relation: Any) -> Scorer:
@@ -108,6 +109,23 @@ def test_the_detector_sees_what_is_where(by_detector: Scorer, by_model: Scorer) 
     assert (above.value, above.components["detector_pass"]) == (1.0, 1.0)
 
 
+def test_without_an_object_there_is_no_relation(by_detector: Scorer, by_both: Scorer) -> None:
+    """Else a picture that leaves one out could earn what the model guesses."""
+    for scorer in (by_detector, by_both):
+        for task in (LEFT_OF, RIGHT_OF, SpatialTask("cup", "above", "apple")):
+            scored = _one(scorer, APPLE_ALONE, task)
+            assert (scored.value, scored.components["detector_pass"], scored.components["abstained"]) == (0.0, 0.0, 0.0)
+            assert "detector_margin" not in scored.components
+
+
+def test_several_objects_that_agree_are_no_doubt(by_detector: Scorer) -> None:
+    """The nearest of them gives the margin: 32 px less 0.1 * (14 + 14), of 64 px."""
+    image = _scene(("apple", "red", 4, 4), ("apple", "red", 14, 44), ("cup", "blue", 46, 26))
+    left, right = (_one(by_detector, image, task) for task in (LEFT_OF, RIGHT_OF))
+    assert (left.value, right.value) == (1.0, 0.0)
+    assert left.components["detector_margin"] == pytest.approx((32 - 2.8) / 64, abs=0.04)
+
+
 def test_agreement_is_the_lower_of_both(by_both: Scorer) -> None:
     left, right = (_one(by_both, APPLE_AND_CUP, task) for task in (LEFT_OF, RIGHT_OF))
     assert left.value == left.components["vlm_p"] < 1.0
@@ -117,12 +135,12 @@ def test_agreement_is_the_lower_of_both(by_both: Scorer) -> None:
 @pytest.mark.parametrize(
     ("image", "task", "because"),
     [
-        (APPLE_ALONE, LEFT_OF, "the detector found 0 of 'cup', and not exactly one"),
         (
-            _scene(("apple", "red", 4, 4), ("apple", "red", 4, 44), ("cup", "blue", 44, 26)),
+            APPLE_ON_BOTH_SIDES,
             LEFT_OF,
-            "the detector found 2 of 'apple', and not exactly one",
+            "the detector found 2 of 'apple' and 1 of 'cup', and it holds of some alone",
         ),
+        (APPLE_AND_CUP, SpatialTask("apple", "left of", "apple"), "boxes do not tell one 'apple' from the other"),
         (APPLE_AND_CUP, SpatialTask("apple", "behind", "cup"), "boxes do not tell 'behind'"),
         (APPLE_AND_CUP, SpatialTask("teapot", "left of", "cup"), "the detector knows no 'teapot'"),
         (
@@ -146,10 +164,11 @@ def test_a_detector_that_cannot_tell_abstains_and_is_no_zero(
 
 def test_abstaining_can_be_a_failure_and_fails_one_item_alone(judge_folder: Path) -> None:
     scorer = _build(judge_folder, value="detector", on_abstain="fail", detector=DETECTOR)
-    first, failed, last = _score(scorer, (APPLE_AND_CUP, LEFT_OF), (APPLE_ALONE, LEFT_OF), (APPLE_AND_CUP, RIGHT_OF))
+    doubtful = (APPLE_ON_BOTH_SIDES, LEFT_OF)
+    first, failed, last = _score(scorer, (APPLE_AND_CUP, LEFT_OF), doubtful, (APPLE_AND_CUP, RIGHT_OF))
     assert isinstance(failed, Failed)
     assert (failed.code, failed.reason) == ("FAILED_PRECONDITION", "JUDGE_ABSTAINED")
-    assert "found 0 of 'cup'" in failed.message
+    assert "it holds of some alone" in failed.message
     assert [one.value for one in (first, last) if isinstance(one, Scored)] == [1.0, 0.0]
 
 

@@ -43,8 +43,9 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """All three scorers of the configurations, behind one address."""
-    relation = relation_scorer(save_judge(tmp_path_factory.mktemp("judge")))
+    """All three scorers of the configurations, behind one address. `relation` goes by its model, which differs from
+    picture to picture: of a handful of pictures the detector may find none right."""
+    relation = relation_scorer(save_judge(tmp_path_factory.mktemp("judge")), value="vlm")
     geneval = yaml.safe_load((ROOT / "configs/services/geneval.yaml").read_text())["scorer"]
     with serve_in_background([relation, *build_scorers(geneval)]) as server:
         yield server.target
