@@ -20,7 +20,7 @@ from trainer.algorithms.rwr import RwrConfig
 from trainer.algorithms.sft import SftConfig
 from trainer.algorithms.showo_dpo import ShowoDpoConfig
 from trainer.algorithms.showo_sft import ShowoSftConfig
-from trainer.sampling import SamplingConfig
+from trainer.sampling import SamplingConfig, Solver
 
 AlgorithmConfig = Annotated[
     FlowGrpoConfig | GrpoGuardConfig | NftConfig | DpoConfig | RwrConfig | SftConfig | ShowoDpoConfig | ShowoSftConfig,
@@ -65,6 +65,7 @@ class EvaluationConfig(ConfigModel):
 
     num_steps: int = Field(40, ge=1)
     guidance_scale: float = Field(4.5, ge=0, description="1 = no guidance; of Show-o 0, for it counts from there")
+    solver: Solver = Field("euler", description="as of `sampling`")
     num_images: int = Field(512, ge=1, description="(prompt, seed) pairs, the same at every evaluation")
     batch_size: int = Field(16, ge=1)
     every_epochs: int = Field(20, ge=0, description="0: only before and after")
@@ -201,6 +202,11 @@ class TrainConfig(ConfigModel):
     def _algorithm_fits_sampler(self) -> "TrainConfig":
         if self.sampling is None or not isinstance(self.algorithm, FlowGrpoConfig):
             return self
+        if self.sampling.solver != "euler":
+            raise ValueError(
+                f"sampling.solver = {self.sampling.solver}; allowed with algorithm {self.algorithm.name}, whose steps "
+                "have noise: euler"
+            )
         if self.sampling.sde_type == "cps" and self.sampling.noise_level > 1:
             raise ValueError(f"sampling.noise_level is {self.sampling.noise_level}; at most 1 with sde_type: cps")
         if self.algorithm.window is not None:
@@ -226,6 +232,9 @@ class TrainConfig(ConfigModel):
         if isinstance(algorithm, MaskedTokensConfig):
             named = self.model.model_fields_set & {"encoder_dtype", "compile", "embeddings_cache"}
             idle += [f"model.{field} with algorithm {algorithm.name}" for field in sorted(named)]
+            sections = (("sampling", self.sampling), ("evaluation", self.evaluation))
+            named = {name for name, section in sections if section and "solver" in section.model_fields_set}
+            idle += [f"{name}.solver with algorithm {algorithm.name}" for name in sorted(named)]
         if self.model.train_all:
             named = self.model.model_fields_set & {"lora_rank", "lora_alpha", "lora_targets"}
             idle += [f"model.{field} with model.train_all" for field in sorted(named)]

@@ -18,6 +18,7 @@ from trainer.config import EvaluationConfig
 from trainer.drawing import draw
 from trainer.embeddings_cache import PromptEncoder
 from trainer.prompts import RolloutSample
+from trainer.sampling import make_step
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ def _sample(
         num_steps=config.num_steps,
         guidance_scale=config.guidance_scale,
         generators=[sample.generator() for sample in chunk],
+        step=make_step(config.solver),
     )
     return generator.decode(trajectory.clean)
 

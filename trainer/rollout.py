@@ -13,7 +13,7 @@ from generators.opened import OpenedPipeline
 from trainer.drawing import draw
 from trainer.embeddings_cache import PromptEncoder
 from trainer.prompts import RolloutSample
-from trainer.sampling import STOCHASTIC_STEPS, SamplingConfig, StepPlan, Trajectory
+from trainer.sampling import SamplingConfig, StepPlan, Trajectory, make_step
 
 #: Decides where noise is added for some samples, and what is kept of their paths.
 Planner = Callable[[Sequence[RolloutSample]], StepPlan]
@@ -64,7 +64,7 @@ def collect(
             generators=[sample.generator() for sample in chunk],
             starts=[sample.group_generator() for sample in chunk] if sampling.same_latent else None,
             plan=planner(chunk),
-            step=STOCHASTIC_STEPS[sampling.sde_type],
+            step=make_step(sampling.solver, sampling.sde_type),
         )
         future = rewards.submit(
             generator.decode(trajectory.clean),

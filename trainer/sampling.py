@@ -12,10 +12,12 @@ from assay.config import ConfigModel
 from generators.embeddings import PromptEmbeddings
 from trainer.cps import cps_step
 from trainer.flow_sde import sde_step
+from trainer.second_order import SecondOrderSteps
 from trainer.stochastic_step import StochasticStep, draw_noise
 
 #: `sampling.sde_type` -> the step that adds noise.
 STOCHASTIC_STEPS: dict[str, StochasticStep] = {"flow": sde_step, "cps": cps_step}
+Solver = Literal["euler", "dpm2"]
 
 
 class SamplingConfig(ConfigModel):
@@ -25,6 +27,7 @@ class SamplingConfig(ConfigModel):
     guidance_scale: float = Field(4.5, ge=0, description="1 = no guidance; of Show-o 0, for it counts from there")
     noise_level: float = Field(0.7, gt=0, description="eta of the stochastic sampler")
     sde_type: Literal["flow", "cps"] = Field("flow", description="kind of stochastic step")
+    solver: Solver = Field("euler", description="of steps without noise; dpm2: second order, see trainer.second_order")
     group_size: int = Field(24, ge=2, description="images per prompt and group")
     groups_per_epoch: int = Field(48, ge=1, description="over all processes")
     micro_batch_size: int = Field(9, ge=1, description="images sampled, scored and trained at once, per process")
@@ -36,6 +39,11 @@ class SamplingConfig(ConfigModel):
     one_step_off_policy: bool = Field(
         False, description="sample the next epoch before this one's update, so that no one waits for rewards"
     )
+
+
+def make_step(solver: Solver, sde_type: Literal["flow", "cps"] = "flow") -> StochasticStep:
+    """How one trajectory takes its steps."""
+    return SecondOrderSteps() if solver == "dpm2" else STOCHASTIC_STEPS[sde_type]
 
 
 class VelocityModel(Protocol):

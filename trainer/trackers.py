@@ -1,4 +1,4 @@
-"""What TensorBoard, W&B and Trackio are told of a run: its settings, who scores, and which one it is when it goes on."""
+"""What TensorBoard, W&B and Trackio are told of a run: settings, who scores, and which one it is when it goes on."""
 
 from collections.abc import Mapping
 
