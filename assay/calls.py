@@ -82,6 +82,8 @@ class ServiceConnection:
         self, items: list[PreparedItem], call: Call, on_outcome: Callable[[int, Outcome], None] | None = None
     ) -> list[Outcome]:
         """Outcomes of all items, in order; `on_outcome` is told each as it comes in."""
+        if not items:
+            return []
         outcomes: dict[int, Outcome] = {}
 
         def keep(index: int, outcome: Outcome) -> None:
@@ -89,28 +91,22 @@ class ServiceConnection:
             if on_outcome is not None:
                 on_outcome(index, outcome)
 
-        if items:
-            await self._score_items(items, call, set(), keep)
-        return [outcomes[index] for index in range(len(items))]
-
-    async def _score_items(
-        self, items: list[PreparedItem], call: Call, fingerprints: set[str], keep: Callable[[int, Outcome], None]
-    ) -> None:
         limits = (await self._info(call)).limits
         if any(item.image_bytes > limits.max_bytes_per_call for item in items):
-            await self.list_scorers(call.deadline_s)  # before one is refused here: the service may take more by now
-            limits = (await self._info(call)).limits
+            limits = await self._limits_now(call)  # before one is refused here: the service may take more by now
         sendable = []
         for item in items:
             if item.image_bytes <= limits.max_bytes_per_call:
                 sendable.append(item)
             else:
                 keep(item.index, _too_large(item, limits.max_bytes_per_call))
+        fingerprints: set[str] = set()
         parts = list(divide(sendable, self._batch_items, limits))
         if len(parts) == 1:
-            await self._score_part(parts[0], call, limits, fingerprints, keep)
+            await self._score_part(parts[0], call, fingerprints, keep)
         else:
-            await _all_or_none(self._score_part(part, call, limits, fingerprints, keep) for part in parts)
+            await _all_or_none(self._score_part(part, call, fingerprints, keep) for part in parts)
+        return [outcomes[index] for index in range(len(items))]
 
     async def _info(self, call: Call) -> ScorerInfo:
         if call.scorer not in self._infos:
@@ -125,24 +121,35 @@ class ServiceConnection:
             )
         return info
 
+    async def _limits_now(self, call: Call) -> Limits:
+        await self.list_scorers(call.deadline_s)
+        return (await self._info(call)).limits
+
     async def _score_part(
         self,
         part: list[PreparedItem],
         call: Call,
-        limits: Limits,
         fingerprints: set[str],
         keep: Callable[[int, Outcome], None],
     ) -> None:
-        """One call; or several, if the service turns out to have other limits than those it was made for."""
+        """One call; or several, if the replica turns out to take less than what the call was made for.
+
+        It is halved, whatever limits the service tells now: that may be another replica's word.
+        """
         try:
             await self._send(part, call, fingerprints, keep)
         except errors.InvalidRequestError as error:
             if error.reason not in _OVER_LIMITS:
                 raise
-            await self.list_scorers(call.deadline_s)
-            if (await self._info(call)).limits == limits:
+            if len(part) > 1:
+                self._infos.pop(call.scorer, None)  # out of date
+                halves = part[: len(part) // 2], part[len(part) // 2 :]
+                await _all_or_none(self._score_part(half, call, fingerprints, keep) for half in halves)
+                return
+            limits = await self._limits_now(call)
+            if part[0].image_bytes <= limits.max_bytes_per_call:
                 raise
-            await self._score_items(part, call, fingerprints, keep)
+            keep(part[0].index, _too_large(part[0], limits.max_bytes_per_call))
 
     async def _send(
         self, part: list[PreparedItem], call: Call, fingerprints: set[str], keep: Callable[[int, Outcome], None]

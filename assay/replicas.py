@@ -89,7 +89,7 @@ class Replica:
         self._under_way: set[aio.Call] = set()
         self._given_up: set[aio.Call] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._former: set[aio.Channel] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
         self._security = security
         self._connect()
 
@@ -163,13 +163,10 @@ class Replica:
         if self._security.tls is self._tls:
             return
         logger.info("%s is connected to anew, by the files of TLS as they are now", self.target)
-        self._former.add(self._channel)
-        self._spawn(self._retire(self._channel))
+        retiring = asyncio.get_running_loop().create_task(self._channel.close(LONGEST_CALL_S))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
         self._connect()
-
-    async def _retire(self, channel: aio.Channel) -> None:
-        await channel.close(LONGEST_CALL_S)
-        self._former.discard(channel)
 
     def fail(self, failure: ReplicaUnavailable) -> None:
         """It is down: send it nothing until it says that it lives."""
@@ -190,14 +187,17 @@ class Replica:
             self._spawn(self._recover())
 
     async def close(self, *, when_idle: bool = False) -> None:
-        """Close the channel; `when_idle`: after the calls under way have ended."""
+        """Close the channels; `when_idle`: after the calls under way have ended."""
         while when_idle:
             await asyncio.sleep(0.1)  # first: a call may be about to start
             when_idle = self.is_busy
         for task in list(self._tasks):
             task.cancel()
-        for channel in (self._channel, *self._former):
-            await channel.close(None)
+        await self._channel.close(None)
+        for rpc in list(self._under_way):
+            rpc.cancel()
+        # gRPC takes a channel that is closing for a closed one: it must come to its end, which now it does at once.
+        await asyncio.gather(*self._retiring, return_exceptions=True)
 
     def _give_up(self) -> None:
         logger.warning("%s answers nothing; its %d calls go elsewhere", self.target, len(self._under_way))

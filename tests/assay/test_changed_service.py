@@ -82,6 +82,16 @@ def test_limits_that_no_answer_explains_are_an_error_and_no_endless_question(ser
         client.score([grey(1, width=1024, height=1024)], scorer="mean", **plain(1))
 
 
+def test_a_call_that_is_too_large_for_a_replica_is_halved_whatever_another_says_that_it_takes(
+    server: BackgroundServer,
+) -> None:
+    """As while a service is restarted replica by replica."""
+    images = greys(5, width=400, height=400)  # of which two make a message that the server takes
+    with RewardClient([server.target], deadline_s=20) as client:
+        outcomes = client.score(images, scorer="mean", **plain(5))
+    assert [outcome.value for outcome in outcomes if isinstance(outcome, Scored)] == [v / 255 for v in range(5)]
+
+
 @pytest.fixture
 def server() -> Iterator[BackgroundServer]:
     with serve_in_background([MeanScorer()], max_message_bytes=1000) as server:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import httpx
+import psutil
 import pytest
 from assay_doubles import MeanScorer, grey, plain
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -234,6 +235,30 @@ def test_a_client_takes_up_its_replaced_files_and_ends_what_is_under_way(
         scorer.gate.set()
         assert isinstance(under_way.result(20)[0], Scored)
         assert client.statistics.replicas[server.target].is_up
+
+
+def test_a_client_that_is_closed_leaves_no_connection_of_its_former_files(
+    authority: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though a call is still under way on it."""
+    monkeypatch.setattr(WatchedFiles.__init__, "__defaults__", (0.0,))
+    tls, scorer = {"certificate": files / "server.pem", "key": files / "server.key"}, MeanScorer()
+    ca = Path(shutil.copy(authority / "ca.pem", tmp_path / "own-ca.pem"))
+    with serve_in_background([scorer], tls=tls) as server:
+        client = RewardClient([server.target], tls_ca=ca, unresponsive_after_s=0.4)
+        client.submit([grey(1)], scorer="mean", **plain(1, "wait"))
+        wait_for(lambda: scorer.scored_ids)
+        Path(shutil.copy(ca, tmp_path / "new.pem")).replace(ca)
+        wait_for(lambda: client.list_scorers() and connections(server) == 2)
+        client.close()
+        wait_for(lambda: connections(server) == 0)
+        scorer.gate.set()
+
+
+def connections(server: BackgroundServer) -> int:
+    """Of this process to the server."""
+    port = int(server.target.rsplit(":", 1)[1])
+    return sum(bool(one.raddr) and one.raddr.port == port for one in psutil.Process().net_connections("tcp"))
 
 
 def tls_paths(folder: Path) -> tuple[Path, Path, Path]:
