@@ -63,7 +63,7 @@ class OpenCalls:
     async def _receive(self, peer: _Peer, context: Any) -> Any:
         """The message. Raises: Rejection: there is none, it is too large or too slow, or there are too many."""
         if peer.calls > CALLS_AT_ONCE:
-            message = f"{CALLS_AT_ONCE} calls of this address that show no token are under way"
+            message = f"{CALLS_AT_ONCE} calls of this address that need no token are under way"
             raise Rejection("RESOURCE_EXHAUSTED", "TOO_MANY_OPEN_CALLS", message)
         try:
             async with peer.receiving, asyncio.timeout(RECEIVE_S):
