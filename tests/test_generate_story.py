@@ -41,6 +41,7 @@ def relation_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.target
 
 
+@pytest.mark.timeout(900)  # a dozen commands, each a process that loads a model
 def test_every_command_of_the_page_runs(home: Path, relation_service: str) -> None:
     commands = commands_of(PAGE)
     assert len(commands) >= 10
