@@ -118,7 +118,7 @@ def test_replicas_come_and_go_and_no_call_is_lost(cluster: Cluster) -> None:
     cluster.start(first, second)
     cluster.published = [first, second]
     target = f"localhost:{cluster.port}"
-    options = {"resolver": cluster.resolver, "unresponsive_after_s": 0.2, "batch_items": 1, "hedge_budget": 0.0}
+    options = {"resolver": cluster.resolver, "batch_items": 1, "hedge_budget": 0.0}
     with RewardClient([target], **options) as client:
         client.score(greys(20), scorer="mean", **plain(20, "sleep 0.001"))
         assert min(cluster.scored(first), cluster.scored(second)) > 0
