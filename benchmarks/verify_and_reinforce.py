@@ -74,6 +74,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2, help="for each prompt")
     parser.add_argument("--data-candidates", type=int, default=40, help="pictures of each prompt to learn from")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="to draw and to train in; bfloat16 is several times as fast on cores that multiply it (AMX)",
+    )
     parser.add_argument("--report", action="store_true", help="only tabulate what there is")
     args = parser.parse_args()
     args.output = args.output.absolute()
@@ -100,6 +106,7 @@ class Experiment:
             for name in ("orm", "parm"):
                 data = f"{self._root}/data/{name}"
                 files = [f"data.0.path={data}.json", f"held_out.0.path={data}_held_out.json"]
+                files += [f"dtype={self._args.dtype}"]
                 self._train(name, [name, f"model={self._args.zero_shot}", *files])
             self._reinforce("dpo", "data", geneval)
             self._make_data("data_iter", geneval, ["steps=[]", f"lora={self._root}/dpo", "seed=5678"])
@@ -132,7 +139,9 @@ class Experiment:
             f"{name}.log",
             [
                 *("data", "verifier", "--config", DATA, "--output", f"{self._root / name}", "--target", geneval),
-                *("--model", self._args.model, f"num_candidates={self._args.data_candidates}", *settings),
+                *("--model", self._args.model, f"num_candidates={self._args.data_candidates}"),
+                f"dtype={self._args.dtype}",
+                *settings,
             ],
         )
 
@@ -146,6 +155,7 @@ class Experiment:
                 "run.trackers=[]",
             ]
             + [f"run.threads={self._args.threads}", "evaluation.every_epochs=0"]
+            + [f"run.mixed_precision={'bf16' if self._args.dtype == 'bfloat16' else 'no'}"]
             + ([] if any(one.startswith("rewards=") for one in settings) else [f"rewards.0.targets=[{geneval}]"])
             + list(settings),
             output="run.output",
@@ -175,7 +185,10 @@ class Experiment:
             "search_num": self._args.candidates,
             "eval_num": self._args.images,
             "batch_size": self._args.candidates,
+            "dtype": self._args.dtype,
         }
+        if chooser != "parm":
+            settings["candidates"] = str(self._root / "candidates")
         if chooser != "none":
             settings["verifiers"] = {chooser: {"targets": [targets[row.reward_model]], **scorers}}
         config.write_text(yaml.safe_dump(settings))

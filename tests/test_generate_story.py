@@ -78,6 +78,7 @@ def check_scores(home: Path) -> None:
     assert found["change"][0] == pytest.approx(found["after"] - found["before"], abs=2e-6)
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_files_of_an_undisturbed_one(home: Path) -> None:
     command = [sys.executable, "-m", "assay.cli", "generate", "--planning_model", PLANNER, "--num_inference_steps", "4"]
     undisturbed = [*command, "--output_root", "undisturbed"]
@@ -96,6 +97,7 @@ def test_a_killed_run_resumes_to_the_files_of_an_undisturbed_one(home: Path) -> 
     assert not list((home / "disturbed/.assay/attempts").iterdir())
 
 
+@pytest.mark.slow  # the same without the command line: tests/miniature/test_flux2_klein_quality.py
 def test_pictures_do_what_the_instructions_say(tmp_path: Path) -> None:
     """Judged by a GenEval service in a process of its own: right objects, colours and counts, and nothing else."""
     make = ["-m", "miniature.editing", "--root", ".", "--samples", "60", "--seed", "2000000007"]

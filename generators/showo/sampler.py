@@ -50,8 +50,8 @@ class MaskPredictSampling:
     """Some candidates on their way, of one prompt or of several, each with its own source of chance.
 
     A candidate depends on its own generator alone, but for rounding: among others it becomes what it becomes alone.
-    Each step takes from it first one multinomial draw over all tokens, then one uniform number a token. Chance is drawn
-    on the generator's device: on the CPU it is the same everywhere, on the model's it is faster.
+    Each step takes from it two uniform numbers a token: the first draws its code, the second goes into its confidence.
+    They are drawn on the generator's device: those of the CPU are the same everywhere.
 
     Args:
         showo: the model, in evaluation mode.
@@ -123,11 +123,11 @@ class MaskPredictSampling:
             raise RuntimeError("the sampling is finished; there is no further step")
         index = len(self.trace)
         probabilities = self._guided_logits().softmax(-1)
-        drawn, uniform = self._draw(probabilities)
-        codes = torch.where(self._masked, drawn, self._codes)
+        uniform, chance = self._uniform_numbers()
+        codes = torch.where(self._masked, categorical(probabilities, uniform), self._codes)
         chosen = probabilities.gather(2, codes[..., None])[..., 0]
         temperature = self._temperatures[index] * self._annealed
-        masked = lowest_confidence(chosen, ~self._masked, self._number_to_mask(index), temperature, uniform)
+        masked = lowest_confidence(chosen, ~self._masked, self._number_to_mask(index), temperature, chance)
         self._codes, self._masked = codes, masked
         self.trace.append(Step(index, self._candidates, codes, masked, chosen))
         return self.trace[-1]
@@ -176,18 +176,22 @@ class MaskPredictSampling:
             logits = (1 + scale) * conditional - scale * unconditional
         else:
             logits = self._prefix.image_logits(segments)
-        if not bool(logits.isfinite().all()):
+        if not bool(logits.sum(-1).isfinite().all()):
             raise ArithmeticError("Show-o's logits are not finite: the precision overflows, or the weights are broken")
         return logits
 
-    def _draw(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        drawn, uniform = [], []
-        for own, generator in zip(probabilities, self._generators, strict=True):
-            draw = torch.multinomial(own.to(generator.device), 1, generator=generator)[:, 0]
-            chance = torch.rand(len(own), generator=generator, device=generator.device)
-            drawn.append(draw.to(own.device))
-            uniform.append(chance.to(own.device))
-        return torch.stack(drawn), torch.stack(uniform)
+    def _uniform_numbers(self) -> tuple[Tensor, Tensor]:
+        """Twice (rows, tokens), float64 and float32, in [0, 1)."""
+        tokens = self._codes.shape[1]
+        drawn = [
+            tuple(
+                torch.rand(tokens, generator=generator, device=generator.device, dtype=dtype)
+                for dtype in (torch.float64, torch.float32)
+            )
+            for generator in self._generators
+        ]
+        first, second = (torch.stack(numbers).to(self._codes.device) for numbers in zip(*drawn, strict=True))
+        return first, second
 
     def _number_to_mask(self, index: int) -> Tensor:
         """As the schedule says, but at least one, and at least one of the unknown tokens becomes known."""
@@ -205,3 +209,18 @@ class MaskPredictSampling:
             annealed.append(float(first == 0 and not seen[prompt]))
             seen[prompt] += 1
         return torch.tensor(annealed, device=self._showo.device)
+
+
+def categorical(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Draw by the inverse of the distribution function: one number a draw, where `torch.multinomial` takes one a class.
+
+    Args:
+        probabilities: (..., classes), at least one above 0.
+        uniform: (...) float64 in [0, 1).
+
+    Returns:
+        (...) int64, never a class of probability 0.
+    """
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+    reached = uniform[..., None] * cumulative[..., -1:]
+    return torch.searchsorted(cumulative, reached, right=True)[..., 0]

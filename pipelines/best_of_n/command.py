@@ -31,8 +31,9 @@ def best_of_n(config: Path | None, overrides: Sequence[str]) -> int:
     lines = read_prompts(settings.prompts_file, settings.metadata_file)
     model, lora = what_draws(settings)
     check_is_showo_where_it_must_be(settings, model)
-    units = plan_units(lines, settings, digest_model(model, lora), _fingerprints(settings))
-    stages = {STAGE: Stage(STAGE, LoadBestOfNWorker(settings, model, lora))}
+    digest = digest_model(model, lora)
+    units = plan_units(lines, settings, digest, _fingerprints(settings))
+    stages = {STAGE: Stage(STAGE, LoadBestOfNWorker(settings, model, lora, digest))}
     limit = None if settings.max_prompts == -1 else settings.max_prompts
     job = Job(JOB, units, stages, {settings.variant: settings.variant}, write_summary, limit)
     report = run_job(job, settings, settings.outdir, gpus_seen)

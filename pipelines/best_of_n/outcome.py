@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from generators.text_to_image import TextToImage
+from pipelines.best_of_n.kept_candidates import KeptCandidates
 from pipelines.best_of_n.verifier import Picture, Verifier
 
 
@@ -41,7 +42,12 @@ class OutcomeSearch:
     """
 
     def __init__(
-        self, model: TextToImage, verifier: Verifier | None, num_steps: int, batch_size: int, numbered: bool = False
+        self,
+        model: TextToImage | KeptCandidates,
+        verifier: Verifier | None,
+        num_steps: int,
+        batch_size: int,
+        numbered: bool = False,
     ) -> None:
         self._model = model
         self._verifier = verifier

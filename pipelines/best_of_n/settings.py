@@ -72,6 +72,8 @@ class BestOfNSettings(ClientTls, BatchSettings):
             temperature 0; Show-o only.
         parm: how paths are judged on the way; only used with `reward_model: parm`.
         keep_candidates: keep all candidates' last images, too, in `process/`.
+        candidates: folder for finished candidates. Runs that would draw the same ones, to let another verifier choose
+            among them or more of them, take them from there. Not with `parm`, whose candidates are judged unfinished.
         max_prompts: only the first; -1 is all.
         seed: another number gives other candidates. They are the same for every reward model.
         batch_size: candidates drawn in one pass.
@@ -100,6 +102,7 @@ class BestOfNSettings(ClientTls, BatchSettings):
     temperature_carry: bool = False
     parm: ParmSettings = ParmSettings()
     keep_candidates: bool = False
+    candidates: Path | None = None
     max_prompts: int = Field(default=-1, ge=-1)
     seed: int = 1234
     batch_size: int = Field(default=20, ge=1)
@@ -136,6 +139,9 @@ class BestOfNSettings(ClientTls, BatchSettings):
                 f"reward_model = {self.reward_model!r} needs verifiers.{self.reward_model}.targets, the address of the "
                 "service that has it"
             )
+        if self.candidates is not None and (self.reward_model == "parm" or self.temperature_carry):
+            other = "reward_model = 'parm'" if self.reward_model == "parm" else "temperature_carry = true"
+            raise ValueError(f"candidates = {str(self.candidates)!r} with {other}; allowed with it: null")
         if self.dpo_model is not None and self.dpo_model not in self.dpo_models:
             raise ValueError(f"dpo_model = {self.dpo_model!r}; allowed: {', '.join(self.dpo_models)}")
         return self

@@ -18,6 +18,7 @@ from generators.model_index import read_model_index
 from generators.precision import weights_dtype
 from generators.showo.pipeline import ShowoPipeline
 from generators.text_to_image import TextToImage, load_pipeline
+from pipelines.best_of_n.kept_candidates import KeptCandidates
 from pipelines.best_of_n.outcome import Choice, OutcomeSearch
 from pipelines.best_of_n.plan import candidate_seed, sampling_arguments
 from pipelines.best_of_n.potential import PotentialSearch
@@ -91,11 +92,13 @@ class LoadBestOfNWorker:
         settings: of the run.
         model: folder of what draws.
         lora: on top of it.
+        model_digest: of both.
     """
 
     settings: BestOfNSettings
     model: str
     lora: str | None
+    model_digest: str
 
     def __call__(self, device: str) -> BestOfNWorker:
         settings = self.settings
@@ -126,9 +129,14 @@ class LoadBestOfNWorker:
             return BestOfNWorker(search, verifier)
         # 0, unknown, where neither the run nor the model's folder says it.
         num_steps = settings.generation_timesteps or int(pipeline.config.get("num_inference_steps") or 0)
-        model = TextToImage(pipeline, sampling_arguments(settings))
+        arguments = sampling_arguments(settings)
+        model = TextToImage(pipeline, arguments)
+        kept = None
+        if settings.candidates is not None:
+            drawn_by = {"model": self.model_digest, "dtype": settings.dtype, **arguments}
+            kept = KeptCandidates(model, settings.candidates, drawn_by)
         return BestOfNWorker(
-            OutcomeSearch(model, verifier, num_steps, settings.batch_size, settings.temperature_carry), verifier
+            OutcomeSearch(kept or model, verifier, num_steps, settings.batch_size, settings.temperature_carry), verifier
         )
 
 

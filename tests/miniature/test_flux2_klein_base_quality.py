@@ -27,6 +27,7 @@ def test_it_has_learnt_to_draw_but_not_yet_to_count(pipeline: Flux2KleinPipeline
     assert present.mean() >= 0.85
 
 
+@pytest.mark.slow
 def test_instructions_are_followed(pipeline: Flux2KleinPipeline) -> None:
     edits = held_out_edits(40, seed=10)
     judged = judge(edit_scorer(), edits, carry_out(pipeline, edits, 10, HELD_OUT, guidance_scale=2.0))

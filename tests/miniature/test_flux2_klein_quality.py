@@ -32,6 +32,7 @@ def test_instructions_are_followed_in_four_steps(pipeline: Flux2KleinPipeline, s
     assert np.mean([overlap for item in judged for overlap in item.kept]) >= 0.85
 
 
+@pytest.mark.slow
 def test_instructions_are_followed_in_many_steps(pipeline: Flux2KleinPipeline, scorer: Scorer) -> None:
     edits = held_out_edits(30, seed=11)
     judged = judge(scorer, edits, carry_out(pipeline, edits, steps=28, seed=HELD_OUT))

@@ -27,7 +27,7 @@ def test_objects_survive_the_codes(pipeline: ShowoPipeline) -> None:
 
 
 def test_it_has_learnt_to_draw_but_not_yet_to_count(pipeline: ShowoPipeline) -> None:
-    tasks = held_out_tasks(per_prompt=4)
+    tasks = held_out_tasks(per_prompt=2)
     model = TextToImage(pipeline, {})
     pictures: list[Image.Image] = []
     for start in range(0, len(tasks), 48):

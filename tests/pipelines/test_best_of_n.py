@@ -18,6 +18,7 @@ from assay.serving.scorer import Sample, ScorerInfo
 from assay.tasks import PotentialTask
 from assay.testing import serve_in_background
 from generators.showo.pipeline import ShowoPipeline
+from generators.text_to_image import TextToImage
 from miniature.prompts import counting_metadata
 from miniature.recipes import showo, showo_tokenizer
 from pipelines.best_of_n.command import best_of_n
@@ -166,6 +167,39 @@ def test_the_orm_chooses_the_candidate_that_it_likes_best(model: Path, flags: li
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["asked"] == {"outcome": 2 * 2 * CANDIDATES}
     assert (summary["images"], summary["steps_saved"]) == (4, 0)
+
+
+def test_kept_candidates_are_not_drawn_again_for_another_verifier(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    generate = TextToImage.generate
+
+    def count(self: TextToImage, prompts: Sequence[str], seeds: Sequence[int], **further: Any) -> list[Image.Image]:
+        drawn.append(len(seeds))
+        return generate(self, prompts, seeds, **further)
+
+    monkeypatch.setattr(TextToImage, "generate", count)
+    kept = f"candidates={tmp_path / 'candidates'}"
+    assert best_of_n(None, [*flags, kept, "reward_model=orm_ft"]) == 0
+    assert sum(drawn) == 2 * 2 * CANDIDATES
+    assert best_of_n(None, [*flags, kept, "reward_model=orm_zs"]) == 0  # the same judge by another name
+    assert best_of_n(None, [*flags, kept]) == 0
+    assert sum(drawn) == 2 * 2 * CANDIDATES
+    one, other = (tmp_path / "results" / f"showo_{name}" for name in ("orm_ft", "orm_zs"))
+    pictures = sorted(path.relative_to(one) for path in one.rglob("*.png"))
+    assert len(pictures) == 2 * 2 * (CANDIDATES + 1)
+    assert all((one / path).read_bytes() == (other / path).read_bytes() for path in pictures)
+    assert best_of_n(None, [*flags, kept, "reward_model=orm_zs", f"search_num={CANDIDATES + 1}"]) == 0
+    assert sum(drawn) == 2 * 2 * (CANDIDATES + 1)  # one more of each
+    assert best_of_n(None, [*flags, kept, "name=guided", "guidance_scale=0.5"]) == 0
+    assert sum(drawn) == 2 * 2 * (CANDIDATES + 2)  # other candidates, for all that the first had the same seeds
+
+
+@pytest.mark.parametrize("setting", ["reward_model=parm", "temperature_carry=true"])
+def test_candidates_are_kept_only_where_they_depend_on_their_seed_alone(flags: list[str], setting: str) -> None:
+    with pytest.raises(ConfigError, match="candidates = 'kept' with"):
+        best_of_n(None, [*flags, "candidates=kept", setting])
 
 
 def test_without_a_verifier_the_first_candidate_is_kept(model: Path, flags: list[str], tmp_path: Path) -> None:

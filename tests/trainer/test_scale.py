@@ -118,7 +118,7 @@ def _moved(folder: Path) -> float:
     ("algorithm", "environment"),
     [
         pytest.param("flow_grpo", {}, id="flow_grpo-whole"),
-        pytest.param("flow_grpo", FSDP2, id="flow_grpo-fsdp2"),
+        pytest.param("flow_grpo", FSDP2, id="flow_grpo-fsdp2", marks=pytest.mark.slow),
         pytest.param("nft", FSDP2, id="nft-fsdp2"),  # with an older policy and a reference put in place
         pytest.param("nft", {}, id="nft-whole", marks=pytest.mark.slow),
         pytest.param("dpo", {}, id="dpo-whole", marks=pytest.mark.slow),

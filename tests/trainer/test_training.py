@@ -79,7 +79,7 @@ def test_a_run_leaves_lora_table_gallery_and_curve(straight: Path, tiny_model: P
     assert np.abs(picture() - plain).max() > 0
 
 
-@pytest.mark.parametrize("save_every", [1, 2])
+@pytest.mark.parametrize("save_every", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_killed_run_resumes_to_the_same_bits(
     straight: Path, tmp_path: Path, tiny_model: Path, server: str, save_every: int
 ) -> None:

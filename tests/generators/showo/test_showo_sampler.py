@@ -12,7 +12,7 @@ from assay.errors import ConfigError
 from generators.showo.attention_mask import text_to_image_mask
 from generators.showo.cached_prefix import CachedPrefix
 from generators.showo.prompting import PromptLayout, image_segments
-from generators.showo.sampler import MaskPredictSampling
+from generators.showo.sampler import MaskPredictSampling, categorical
 from generators.showo.sampling_settings import SamplingSettings
 from generators.showo.transformer import Showo
 
@@ -52,7 +52,8 @@ def plain_loop(showo: Showo, prompt: str, generator: torch.Generator, settings: 
         guided = (1 + settings.guidance_scale) * logits[0] - settings.guidance_scale * logits[1]
         p = guided.softmax(-1)
         unknown = canvas[0] == vocabulary.mask
-        drawn = torch.multinomial(p, 1, generator=generator)[:, 0]
+        up_to = torch.rand(n, 1, generator=generator, dtype=torch.float64) * p.double().sum(-1, keepdim=True)
+        drawn = (p.double().cumsum(-1) <= up_to).sum(-1)
         ids = torch.where(unknown, drawn, canvas[0] - vocabulary.image_offset)
         r = (step + 1) / settings.num_steps
         m = math.floor(n * torch.cos(torch.tensor(r) * math.pi * 0.5))
@@ -70,6 +71,24 @@ def test_it_is_the_published_loop(showo: Showo) -> None:
     for prompt, seed in zip(PROMPTS, range(4), strict=True):
         wanted = plain_loop(showo, prompt, torch.Generator().manual_seed(seed), SETTINGS)
         assert torch.equal(start(showo, [prompt], seeds=[seed]).finish()[0], wanted)
+
+
+def test_codes_are_drawn_as_often_as_they_are_probable() -> None:
+    probabilities = torch.tensor([[0.0, 0.5, 0.0, 0.3, 0.2, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]])
+    uniform = torch.rand(20000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = categorical(probabilities.expand(20000, -1, -1), uniform)
+    assert (drawn[:, 1] == 5).all()
+    frequencies = drawn[:, 0].bincount(minlength=6) / 20000
+    torch.testing.assert_close(frequencies, probabilities[0], atol=0.012, rtol=0)  # 3.4 standard errors
+    assert (frequencies[[0, 2, 5]] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_ends_of_the_range_draw_what_is_possible(dtype: torch.dtype) -> None:
+    """Also where probabilities add up to a little less than 1, as rounding leaves them."""
+    probabilities = torch.tensor([0.0, 0.4999, 0.4999, 0.0], dtype=dtype).expand(3, -1)
+    uniform = torch.tensor([0.0, 0.5, 1 - 2.0**-53], dtype=torch.float64)
+    assert categorical(probabilities, uniform).tolist() == [1, 2, 2]
 
 
 def test_many_together_are_what_each_is_alone(showo: Showo) -> None:
