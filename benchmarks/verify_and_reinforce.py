@@ -107,9 +107,13 @@ class Experiment:
                 data = f"{self._root}/data/{name}"
                 files = [f"data.0.path={data}.json", f"held_out.0.path={data}_held_out.json"]
                 files += [f"dtype={self._args.dtype}"]
+                if self._args.dtype == "bfloat16":
+                    files.append("attention=eager")  # on the CPU its backward pass is the faster one in bfloat16
                 self._train(name, [name, f"model={self._args.zero_shot}", *files])
             self._reinforce("dpo", "data", geneval)
-            self._make_data("data_iter", geneval, ["steps=[]", f"lora={self._root}/dpo", "seed=5678"])
+            self._make_data(
+                "data_iter", geneval, ["steps=[]", "further_prompts=0", f"lora={self._root}/dpo", "seed=5678"]
+            )
             self._reinforce("dpo_iter", "data_iter", geneval, [f"model.cold_start_lora={self._root}/dpo"])
             with ExitStack() as services:
                 targets = {"geneval": geneval}

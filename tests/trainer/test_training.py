@@ -1,4 +1,4 @@
-"""Whole training runs in processes of their own, against a real gRPC server: resume, failures, outputs.
+"""Whole training runs against a real gRPC server, in their own processes where they are killed.
 
 The reward here is how red a picture is: any random pipeline can be trained on it, and it never ties.
 """
@@ -21,6 +21,7 @@ from assay.outcomes import Outcome, Scored
 from assay.serving.scorer import Sample, ScorerInfo
 from assay.testing import FaultInjector, serve_in_background
 from generators.sd3 import load_pipeline
+from trainer.cli import train
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_without_a_service_training_stops_with_one_message(tmp_path: Path, tiny_
 def test_lost_requests_and_replies_change_nothing(straight: Path, tmp_path: Path, tiny_model: Path) -> None:
     faults = FaultInjector(seed=3, request_lost=0.3, reply_lost=0.3)
     with serve_in_background([Redness()], faults=faults) as running:
-        finish_run(write_config(tmp_path, tiny_model, running.target))
+        assert train(write_config(tmp_path, tiny_model, running.target)) == 0
     assert faults.counts["request_lost"] > 0
     assert faults.counts["reply_lost"] > 0
     assert logged_metrics(tmp_path) == logged_metrics(straight)
@@ -139,7 +140,7 @@ def test_images_without_score_drop_their_group_and_are_counted(tmp_path: Path, t
         values = yaml.safe_load(config.read_text())
         values["rewards"][0]["on_failure"] = "drop_group"
         config.write_text(yaml.safe_dump(values))
-        finish_run(config)
+        assert train(config) == 0
     (line,) = logged_metrics(tmp_path)
     assert line["unscored"] == 1
     assert line["groups_dropped"] == 1
@@ -153,7 +154,7 @@ def test_filled_scores_are_counted(tmp_path: Path, tiny_model: Path) -> None:
         values = yaml.safe_load(config.read_text())
         values["rewards"][0] |= {"on_failure": "fill", "fill_value": 0.0}
         config.write_text(yaml.safe_dump(values))
-        finish_run(config)
+        assert train(config) == 0
     (line,) = logged_metrics(tmp_path)
     assert line["filled"] >= 3
     assert line["unscored"] == 0
@@ -168,7 +169,7 @@ class Equal(Redness):
 
 def test_with_nothing_to_learn_nothing_moves(tmp_path: Path, tiny_model: Path) -> None:
     with serve_in_background([Equal()]) as running:
-        finish_run(write_config(tmp_path, tiny_model, running.target, run__epochs=1))
+        assert train(write_config(tmp_path, tiny_model, running.target, run__epochs=1)) == 0
     (line,) = logged_metrics(tmp_path)
     assert line["zero_std_ratio"] == 1
     assert line["global_step"] == 0
