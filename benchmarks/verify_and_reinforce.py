@@ -11,7 +11,7 @@ From a generator and a zero-shot judge (`--model`, `--zero-shot`), by the comman
     assay evaluate geneval  what the GenEval service says of the chosen ones
 
 Rows are compared with the first one pair by pair (prompt and number of the picture); intervals are 95 % of a bootstrap
-over prompts. The last row chooses by GenEval itself: no verifier can do better with these candidates. The small world
+over prompts. One row chooses by GenEval itself: no verifier can do better with these candidates. The small world
 has few prompts: verifiers and preferences are learnt from other pictures of the same ones. What is done is kept: every
 command goes on where it was interrupted.
 """
@@ -56,12 +56,12 @@ ROWS = [
     Row("zero-shot ORM", "orm_zs"),
     Row("fine-tuned ORM", "orm_ft"),
     Row("PARM", "parm"),
+    Row("GenEval chooses (upper bound)", "geneval"),
     Row("DPO", dpo_model="dpo"),
     Row("iterative DPO", dpo_model="dpo_iter"),
     Row("iterative DPO, guided by PARM", dpo_model="dpo_iter_parm_guide"),
     Row("iterative DPO + fine-tuned ORM", "orm_ft", "dpo_iter"),
     Row("iterative DPO + PARM", "parm", "dpo_iter"),
-    Row("GenEval chooses (upper bound)", "geneval"),
 ]
 
 
@@ -110,11 +110,6 @@ class Experiment:
                 if self._args.dtype == "bfloat16":
                     files.append("attention=eager")  # on the CPU its backward pass is the faster one in bfloat16
                 self._train(name, [name, f"model={self._args.zero_shot}", *files])
-            self._reinforce("dpo", "data", geneval)
-            self._make_data(
-                "data_iter", geneval, ["steps=[]", "further_prompts=0", f"lora={self._root}/dpo", "seed=5678"]
-            )
-            self._reinforce("dpo_iter", "data_iter", geneval, [f"model.cold_start_lora={self._root}/dpo"])
             with ExitStack() as services:
                 targets = {"geneval": geneval}
                 for name, model, scorers in (
@@ -124,19 +119,25 @@ class Experiment:
                 ):
                     flags = [f"scorer.backend.model={model}", f"scorer.scorers={scorers}"]
                     targets[name] = services.enter_context(self._serving("verifier", name, flags))
-                self._reinforce(
-                    "dpo_iter_parm_guide",
-                    "data_iter",
-                    geneval,
-                    [
-                        f"model.cold_start_lora={self._root}/dpo",
-                        "algorithm.guidance.use=weigh",
-                        f"rewards=[{{name: parm, scorer: orm, targets: ['{targets['parm']}']}}]",
-                        f"evaluation.rewards=[{{name: counting, scorer: counting, targets: ['{geneval}']}}]",
-                    ],
-                )
-                for row in ROWS:
+                for row in (row for row in ROWS if row.dpo_model is None):
                     self._draw(row, targets)
+                self._reinforce_thrice(targets)
+                for row in (row for row in ROWS if row.dpo_model is not None):
+                    self._draw(row, targets)
+
+    def _reinforce_thrice(self, targets: dict[str, str]) -> None:
+        """On pairs of the first pictures; then on pairs of what came of it, as they are and as the PARM weighs them."""
+        geneval = targets["geneval"]
+        self._reinforce("dpo", "data", geneval)
+        self._make_data("data_iter", geneval, ["steps=[]", "further_prompts=0", f"lora={self._root}/dpo", "seed=5678"])
+        cold_start = f"model.cold_start_lora={self._root}/dpo"
+        self._reinforce("dpo_iter", "data_iter", geneval, [cold_start])
+        guide = [
+            "algorithm.guidance.use=weigh",
+            f"rewards=[{{name: parm, scorer: orm, targets: ['{targets['parm']}']}}]",
+            f"evaluation.rewards=[{{name: counting, scorer: counting, targets: ['{geneval}']}}]",
+        ]
+        self._reinforce("dpo_iter_parm_guide", "data_iter", geneval, [cold_start, *guide])
 
     def _make_data(self, name: str, geneval: str, settings: Sequence[str]) -> None:
         self._command(

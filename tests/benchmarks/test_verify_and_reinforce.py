@@ -63,7 +63,7 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
     output = tmp_path_factory.mktemp("benchmark")
     for name in ("orm", "parm", "dpo", "dpo_iter", "dpo_iter_parm_guide"):
         (output / name).mkdir()  # as the commands would
-    numbers = {"candidates": 3, "images": 2, "data_candidates": 4, "threads": 1}
+    numbers = {"candidates": 3, "images": 2, "data_candidates": 4, "threads": 1, "dtype": "bfloat16"}
     rehearsal = Rehearsal(Namespace(output=output, model="a/showo", zero_shot="a/judge", **numbers))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
