@@ -6,6 +6,7 @@ those the ones that the service could not judge, the whole unit fails.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,26 +42,30 @@ class LabelWorker:
         drawn = workplace.upstream[draw_worker.STAGE]
         finals = [one["final"] for one in json.loads((drawn / draw_worker.FILE).read_text())["candidates"]]
         pictures = [(drawn / final).read_bytes() for final in finals]
-        labels = [{**label, "further": []} for label in self._labels(unit.inputs["metadata"], unit, pictures, finals)]
-        for metadata in unit.inputs["further"]:
-            for label, found in zip(labels, self._labels(metadata, unit, pictures, finals), strict=True):
-                label["further"].append({"metadata": metadata, "label": found["label"]})
+        tasks = [unit.inputs["metadata"], *unit.inputs["further"]]
+        labels = []
+        for own, *further in self._labels(tasks, unit, pictures, finals):
+            found = [{"metadata": task, "label": one["label"]} for task, one in zip(tasks[1:], further, strict=True)]
+            labels.append({**own, "further": found})
         (workplace.folder / FILE).write_text(json.dumps(labels, indent=1) + "\n")
 
     def _labels(
-        self, metadata: dict[str, Any], unit: Unit, pictures: list[bytes], finals: list[str]
-    ) -> list[dict[str, Any]]:
-        """Of all pictures, by one task."""
+        self, tasks: list[dict[str, Any]], unit: Unit, pictures: list[bytes], finals: list[str]
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Of each picture, by each task. Those of a picture come together, so that the service looks at it but once."""
+        each, number = range(len(finals)), len(tasks)
         outcomes = self._client.score(
-            pictures,
+            [pictures[picture] for picture in each for _ in tasks],
             scorer=unit.inputs["scorer"],
-            prompts=[metadata["prompt"]] * len(finals),
-            tasks=[metadata] * len(finals),
-            ids=[f"{unit.item}-{number}" for number in range(len(finals))],
+            prompts=[task["prompt"] for task in tasks] * len(finals),
+            tasks=tasks * len(finals),
+            ids=[f"{unit.item}-{picture}-{task}" for picture in each for task in range(number)],
             expected_fingerprint=unit.inputs["fingerprint"],
             priority="batch",
         )
-        return [_label(outcome, unit.inputs, final) for outcome, final in zip(outcomes, finals, strict=True)]
+        for picture, final in enumerate(finals):
+            own = outcomes[picture * number : (picture + 1) * number]
+            yield [_label(outcome, unit.inputs, final) for outcome in own]
 
 
 def _label(outcome: Outcome, inputs: Any, file: str) -> dict[str, Any]:

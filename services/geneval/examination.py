@@ -95,9 +95,12 @@ class Examiner:
         return sample.task
 
     def _detect(self, cases: Sequence[_Case]) -> None:
-        found = self._detector.detect([case.image for case in cases])
-        for case, objects in zip(cases, found, strict=True):
-            case.kept = keep(objects, case.task.tag, self._rules)
+        """Look at each image once, however many tasks ask about it."""
+        asked = [(case.image.shape, case.image.tobytes()) for case in cases]
+        images = {identity: case.image for identity, case in zip(asked, cases, strict=True)}
+        found = dict(zip(images, self._detector.detect(list(images.values())), strict=True))
+        for identity, case in zip(asked, cases, strict=True):
+            case.kept = keep(found[identity], case.task.tag, self._rules)
 
     def _name_colors(self, cases: Sequence[_Case]) -> None:
         """Name the colours that the rules will look at, those of all images together."""

@@ -125,6 +125,24 @@ def test_components_and_evidence() -> None:
     ]
 
 
+def test_an_image_that_several_tasks_ask_about_is_looked_at_once() -> None:
+    scorer, detector, _ = _scorer()
+    asked = [
+        (4, 0, FOUR_APPLES),
+        (3, 1, FOUR_APPLES),
+        (4, 0, THREE_AND_ONE),
+        (3, 1, THREE_AND_ONE),
+        (4, 0, FOUR_APPLES),
+    ]
+    together = [_scored(outcome) for outcome in scorer.score([_sample(*one) for one in asked])]
+    assert detector.calls == [2]
+    assert together == [_scored(_scorer()[0].score([_sample(*one)])[0]) for one in asked]
+    assert len({outcome.value for outcome in together}) > 2
+    wide, high = (Sample("id", (np.zeros(shape, np.uint8),), "", FOUR_APPLES) for shape in ((8, 16, 3), (16, 8, 3)))
+    scorer.score([wide, high])  # the same bytes, and not the same image
+    assert detector.calls == [2, 2]
+
+
 def test_counting_is_the_mean_over_all_wanted_classes_whatever_the_tag() -> None:
     scorer, _, _ = _scorer("counting")
     task = _task("color_attr", ObjectClause("apple", 1, "red"), ObjectClause("kite", 1, "blue"))

@@ -52,10 +52,11 @@ def is_even(pixels: Any) -> bool:
 
 
 class Coin:
-    """Takes an image for right if `is_even`; some prompts get no answer."""
+    """Takes an image for right if `is_even`, and for some prompts if it is not; some prompts get no answer."""
 
     def __init__(self) -> None:
         self.refuses: list[str] = []
+        self.contradicts: set[str] = set()
         self.info = ScorerInfo("geneval", "1" * 16, (0.0, 1.0), True, ("GenEvalTask",))
         self.judged = 0
 
@@ -64,7 +65,9 @@ class Coin:
         return [
             Failed("INVALID_ARGUMENT", "UNKNOWN_CLASS", "no such class")
             if sample.prompt in self.refuses
-            else Scored(0.5, {"correct": float(is_even(sample.images[0])), "soft": 0.5})
+            else Scored(
+                0.5, {"correct": float(is_even(sample.images[0]) != (sample.prompt in self.contradicts)), "soft": 0.5}
+            )
             for sample in batch
         ]
 
@@ -252,8 +255,9 @@ def test_the_most_alike_prompts_share_most_words() -> None:
 def test_pictures_are_labelled_by_further_prompts_but_not_measured_by_them(
     flags: list[str], coin: Coin, tmp_path: Path
 ) -> None:
-    """The coin knows no prompt: a picture's further labels are its own one. One prompt is held out."""
+    """Of three prompts, two have the labels of the third turned round. One is held out."""
     warm_up = coin.judged
+    coin.contradicts = {counting_metadata(name, 2)["prompt"] for name in ("cup", "kite")}
     wanted = [*flags, "further_prompts=2", "split_by=prompt", "held_out=0.34", "split_seed=1", "steps=[]"]
     assert verifier_data(None, wanted) == 0
     learnt, measured = (read(tmp_path / "data" / name) for name in ("orm.json", "orm_held_out.json"))
@@ -265,10 +269,11 @@ def test_pictures_are_labelled_by_further_prompts_but_not_measured_by_them(
     assert kept_out.isdisjoint(row["prompt"] for row in learnt)
     assert all(row["prompt"] in row["conversations"][0]["value"] for row in learnt)
     assert len({row["id"] for row in learnt}) == len(learnt)
-    by_picture: dict[str, set[str]] = {}
     for row in learnt:
-        by_picture.setdefault(row["image"], set()).update(answers(row))
-    assert all(len(found) == 1 for found in by_picture.values())
+        with Image.open(tmp_path / "data" / row["image"]) as picture:
+            right = is_even(np.asarray(picture)) != (row["prompt"] in coin.contradicts)
+        assert answers(row) == ["yes" if right else "no"]
+    assert len({row["prompt"] in coin.contradicts for row in learnt}) == 2
     assert coin.judged - warm_up == 3 * 3 * CANDIDATES
     (held,) = kept_out
     shouted = candidate(0, "yes")
