@@ -25,10 +25,9 @@ WEIGHTS = ROOT / "miniature" / "weights"
 
 @pytest.fixture(scope="module")
 def drawn() -> list[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
-    """A task, the picture after two of twelve steps, and the finished one: a picture of every second prompt."""
+    """A task, the picture after two of twelve steps, and the finished one: a picture of each prompt."""
     pipeline = ShowoPipeline.from_pretrained(WEIGHTS / "showo")
-    lines = read_prompt_lines(ROOT / "configs/pipelines/prompts/miniature_geneval.jsonl")
-    tasks = [line.metadata for line in lines[::2]]
+    tasks = [line.metadata for line in read_prompt_lines(ROOT / "configs/pipelines/prompts/miniature_geneval.jsonl")]
     seeds = [torch.Generator().manual_seed(HELD_OUT + number) for number in range(len(tasks))]
     drawing = pipeline.start([task["prompt"] for task in tasks], seeds)
     early = None
