@@ -78,7 +78,7 @@ def main() -> None:
         "--dtype",
         choices=("float32", "bfloat16"),
         default="float32",
-        help="to draw and to train in; bfloat16 is several times as fast on cores that multiply it (AMX)",
+        help="to draw in; training is in float32",
     )
     parser.add_argument("--report", action="store_true", help="only tabulate what there is")
     args = parser.parse_args()
@@ -106,9 +106,6 @@ class Experiment:
             for name in ("orm", "parm"):
                 data = f"{self._root}/data/{name}"
                 files = [f"data.0.path={data}.json", f"held_out.0.path={data}_held_out.json"]
-                files += [f"dtype={self._args.dtype}"]
-                if self._args.dtype == "bfloat16":
-                    files.append("attention=eager")  # on the CPU its backward pass is the faster one in bfloat16
                 self._train(name, [name, f"model={self._args.zero_shot}", *files])
             with ExitStack() as services:
                 targets = {"geneval": geneval}
@@ -160,7 +157,6 @@ class Experiment:
                 "run.trackers=[]",
             ]
             + [f"run.threads={self._args.threads}", "evaluation.every_epochs=0"]
-            + [f"run.mixed_precision={'bf16' if self._args.dtype == 'bfloat16' else 'no'}"]
             + ([] if any(one.startswith("rewards=") for one in settings) else [f"rewards.0.targets=[{geneval}]"])
             + list(settings),
             output="run.output",
