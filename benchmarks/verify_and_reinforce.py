@@ -74,12 +74,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2, help="for each prompt")
     parser.add_argument("--data-candidates", type=int, default=40, help="pictures of each prompt to learn from")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="to draw in; training is in float32",
-    )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="to draw in")
     parser.add_argument("--report", action="store_true", help="only tabulate what there is")
     args = parser.parse_args()
     args.output = args.output.absolute()

@@ -183,15 +183,12 @@ class MaskPredictSampling:
     def _uniform_numbers(self) -> tuple[Tensor, Tensor]:
         """Twice (rows, tokens), float64 and float32, in [0, 1)."""
         tokens = self._codes.shape[1]
-        drawn = [
-            tuple(
-                torch.rand(tokens, generator=generator, device=generator.device, dtype=dtype)
-                for dtype in (torch.float64, torch.float32)
-            )
-            for generator in self._generators
-        ]
-        first, second = (torch.stack(numbers).to(self._codes.device) for numbers in zip(*drawn, strict=True))
-        return first, second
+
+        def drawn(dtype: torch.dtype) -> Tensor:
+            own = [torch.rand(tokens, generator=one, device=one.device, dtype=dtype) for one in self._generators]
+            return torch.stack(own).to(self._codes.device)
+
+        return drawn(torch.float64), drawn(torch.float32)
 
     def _number_to_mask(self, index: int) -> Tensor:
         """As the schedule says, but at least one, and at least one of the unknown tokens becomes known."""

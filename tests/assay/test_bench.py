@@ -312,18 +312,26 @@ def test_a_service_that_never_settles_is_reported_as_such() -> None:
     assert len(as_csv([measured]).splitlines()) == 2
 
 
+#: A shell starts what is to run in the background with interrupts ignored, and so does all that it starts. They are let
+#: through in the new process itself: a `preexec_fn` would run in a fork of this one, amid the threads of its server.
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from assay.cli import main
+main()
+"""
+
+
 def test_ctrl_c_prints_what_was_measured(tmp_path: Path) -> None:
     with serve_in_background([MeanScorer()]) as server:
         output = tmp_path / "b.json"
         arguments = ["--target", server.target, "--size", "16x16", "--concurrency", "1,2", "--output", str(output)]
         process = subprocess.Popen(
-            [sys.executable, "-m", "assay.cli", "bench", *arguments, "--window-s", "60"],
+            [sys.executable, "-c", INTERRUPTIBLE, "bench", *arguments, "--window-s", "60"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-            # A shell starts what is to run in the background with interrupts ignored, and so does all that it starts.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         calls = {"scorer": "mean", "code": "OK", "reason": ""}
         deadline_s = time.monotonic() + 60
