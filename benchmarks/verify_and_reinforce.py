@@ -31,6 +31,8 @@ from typing import Any
 
 import yaml
 
+from trainer.vlm.agreement import agreement, area_under_curve
+
 ROOT = Path(__file__).parents[1]
 DATA = "configs/pipelines/miniature_verifier_data.yaml"
 PROMPTS = "configs/pipelines/prompts/miniature_geneval.jsonl"
@@ -70,6 +72,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/verify_and_reinforce"))
     parser.add_argument("--model", default="miniature/weights/showo", help="Show-o's folder")
     parser.add_argument("--zero-shot", default="miniature/weights/verifier_zero_shot", help="the judge's folder")
+    parser.add_argument("--verifier", help="a fine-tuned one's folder; trained here, an ORM and a PARM, if not given")
     parser.add_argument("--candidates", type=int, default=20, help="N of best of N")
     parser.add_argument("--images", type=int, default=2, help="for each prompt")
     parser.add_argument("--data-candidates", type=int, default=40, help="pictures of each prompt to learn from")
@@ -98,16 +101,13 @@ class Experiment:
     def run(self) -> None:
         with self._serving("geneval") as geneval:
             self._make_data("data", geneval, ["steps=[2,4,6,8,9,10,11,12]"])
-            for name in ("orm", "parm"):
-                data = f"{self._root}/data/{name}"
-                files = [f"data.0.path={data}.json", f"held_out.0.path={data}_held_out.json"]
-                self._train(name, [name, f"model={self._args.zero_shot}", *files])
+            verifiers = {name: self._args.verifier or self._fine_tune(name) for name in ("orm", "parm")}
             with ExitStack() as services:
                 targets = {"geneval": geneval}
                 for name, model, scorers in (
                     ("orm_zs", self._args.zero_shot, "[orm]"),
-                    ("orm_ft", self._root / "orm/model", "[orm]"),
-                    ("parm", self._root / "parm/model", "[orm,parm-clarity,parm-potential]"),
+                    ("orm_ft", verifiers["orm"], "[orm]"),
+                    ("parm", verifiers["parm"], "[orm,parm-clarity,parm-potential]"),
                 ):
                     flags = [f"scorer.backend.model={model}", f"scorer.scorers={scorers}"]
                     targets[name] = services.enter_context(self._serving("verifier", name, flags))
@@ -116,6 +116,12 @@ class Experiment:
                 self._reinforce_thrice(targets)
                 for row in (row for row in ROWS if row.dpo_model is not None):
                     self._draw(row, targets)
+
+    def _fine_tune(self, name: str) -> str:
+        data = f"{self._root}/data/{name}"
+        files = [f"data.0.path={data}.json", f"held_out.0.path={data}_held_out.json"]
+        self._train(name, [name, f"model={self._args.zero_shot}", *files])
+        return f"{self._root / name}/model"
 
     def _reinforce_thrice(self, targets: dict[str, str]) -> None:
         """On pairs of the first pictures; then on pairs of what came of it, as they are and as the PARM weighs them."""
@@ -266,10 +272,15 @@ def report(root: Path) -> None:
         shown = f"{saved:.0%}" if row.reward_model == "parm" and saved is not None else ""
         lines.append(f"| {row.title} | {_interval(summary['overall'])} | {change} | {' | '.join(cells)} | {shown} |")
     lines.append("")
-    for name in ("orm", "parm"):
-        if (path := root / name / "held_out.jsonl").exists():
-            first, last = (json.loads(path.read_text().splitlines()[n]) for n in (0, -1))
-            lines.append(f"{name}, held out: {_agreement(first)} -> {_agreement(last)}")
+    labels = _outcomes(root, "by_geneval/showo_orm_ft")
+    for name in ("orm_zs", "orm_ft"):
+        if labels and (margins := _outcomes(root, f"by_verifiers/showo_{name}")):
+            right = [label > 0.5 for label in labels]
+            agreed = agreement([float(margin >= 0) for margin in margins], right)
+            area = area_under_curve(margins, right)
+            lines.append(
+                f"{name} of the {len(labels)} candidates: agrees {agreed:.3f}, area under the curve {area:.3f}"
+            )
     text = "\n".join(lines)
     (root / "table.md").write_text(text + "\n")
     print(text)
@@ -285,8 +296,10 @@ def _signed(estimate: Sequence[float]) -> str:
     return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
-def _agreement(line: dict[str, Any]) -> str:
-    return ", ".join(f"{kind} {found['agreement']:.3f}" for kind, found in line.items() if kind != "step")
+def _outcomes(root: Path, drawn: str) -> list[float]:
+    """What was said of each finished candidate of a row; nothing where the row is not there."""
+    selections = [json.loads(path.read_text()) for path in sorted((root / "drawn" / drawn).glob("*/selection.json"))]
+    return [one["outcome"] for file in selections for image in file["images"] for one in image["candidates"]]
 
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ class BestOfNSettings(ClientTls, BatchSettings):
         parm: how paths are judged on the way; only used with `reward_model: parm`.
         keep_candidates: keep all candidates' last images, too, in `process/`.
         candidates: folder for finished candidates. Runs that would draw the same ones, to let another verifier choose
-            among them or more of them, take them from there. Not with `parm`, whose candidates are judged unfinished, nor
-            with `temperature_carry`, where they depend on those before them.
+            among them or more of them, take them from there. Not with `parm`, whose candidates are judged unfinished,
+            nor with `temperature_carry`, where they depend on those before them.
         max_prompts: only the first; -1 is all.
         seed: another number gives other candidates. They are the same for every reward model.
         batch_size: candidates drawn in one pass.

@@ -1,6 +1,7 @@
 """benchmarks/verify_and_reinforce.py takes days: that its commands are ones that Assay knows, and that each finds what
 those before it leave, is seen here. Every command reads its settings, and stops there."""
 
+import json
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from assay.cli import app
 from assay.hand_over import COMMANDS
 from assay.serve_command import SERVICES, ServiceConfig
 from assay.vision_language.config import TransformersBlock
-from benchmarks.verify_and_reinforce import ROWS, Experiment
+from benchmarks.verify_and_reinforce import ROWS, Experiment, report
 from services.verifier.config import read_config as read_verifier
 
 ROOT = Path(__file__).parents[2]
@@ -55,22 +56,25 @@ class Rehearsal(Experiment):
         return [settings for name, settings in self.read if name == command]
 
 
-@pytest.fixture(scope="module")
-def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
+def rehearse(output: Path, verifier: str | None) -> Rehearsal:
     def stop(*arguments: Any) -> Any:
         raise ReadError(config.load_config(*arguments))
 
-    output = tmp_path_factory.mktemp("benchmark")
     for name in ("orm", "parm", "dpo", "dpo_iter", "dpo_iter_parm_guide"):
         (output / name).mkdir()  # as the commands would
     numbers = {"candidates": 3, "images": 2, "data_candidates": 4, "threads": 1, "dtype": "bfloat16"}
-    rehearsal = Rehearsal(Namespace(output=output, model="a/showo", zero_shot="a/judge", **numbers))
+    rehearsal = Rehearsal(Namespace(output=output, model="a/showo", zero_shot="a/judge", verifier=verifier, **numbers))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         for command in USED:
             patch.setattr(import_module(COMMANDS[command][0]), "load_config", stop)
         rehearsal.run()
     return rehearsal
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
+    return rehearse(tmp_path_factory.mktemp("benchmark"), None)
 
 
 def test_every_command_of_the_benchmark_is_one_that_assay_knows(rehearsed: Rehearsal) -> None:
@@ -112,3 +116,30 @@ def test_each_command_finds_what_those_before_it_leave(rehearsed: Rehearsal) -> 
     assert [judged.against for judged in rehearsed.of("evaluate geneval")[1:]] == [
         data.output.parent / "judged/showo"
     ] * 9
+
+
+def test_a_verifier_that_is_given_is_not_trained(tmp_path: Path) -> None:
+    rehearsal = rehearse(tmp_path, "a/verifier")
+    assert [name for name, _ in rehearsal.read if name in ("train orm", "train parm")] == []
+    backends = {name: verifier.backend for name, verifier in rehearsal.verifiers.items()}
+    models = {name: backend.model for name, backend in backends.items() if isinstance(backend, TransformersBlock)}
+    assert models == {"orm_zs": "a/judge", "orm_ft": "a/verifier", "parm": "a/verifier"}
+
+
+def test_the_report_says_how_far_a_verifier_agrees_with_the_labels_of_its_candidates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four candidates of two prompts: three of four answers are right, and three of the four pairs of a right and a
+    wrong picture are in order."""
+    for drawn, outcomes in {
+        "by_geneval/showo_orm_ft": [[0.0, 1.0], [1.0, 0.0]],
+        "by_verifiers/showo_orm_ft": [[0.5, 2.0], [0.1, -1.0]],
+    }.items():
+        for index, said in enumerate(outcomes):
+            folder = tmp_path / "drawn" / drawn / f"{index:05d}"
+            folder.mkdir(parents=True)
+            images = [{"candidates": [{"outcome": one}]} for one in said]
+            (folder / "selection.json").write_text(json.dumps({"images": images}))
+    report(tmp_path)
+    assert "orm_ft of the 4 candidates: agrees 0.750, area under the curve 0.750" in capsys.readouterr().out
+    assert "orm_zs" not in (tmp_path / "table.md").read_text()
