@@ -10,10 +10,10 @@ From a generator and a zero-shot judge (`--model`, `--zero-shot`), by the comman
     assay best-of-n         one picture, or the best of N as each verifier chooses, of the same candidates
     assay evaluate geneval  what the GenEval service says of the chosen ones
 
-Rows are compared with the first one pair by pair (prompt and number of the picture); intervals are 95 % of a bootstrap
-over prompts. One row chooses by GenEval itself: no verifier can do better with these candidates. The small world
-has few prompts: verifiers and preferences are learnt from other pictures of the same ones. What is done is kept: every
-command goes on where it was interrupted.
+Rows are compared with the first one prompt by prompt; intervals are 95 % of a bootstrap over prompts. One row chooses
+by GenEval itself: no verifier can do better with these candidates. The small world has few prompts: verifiers and
+preferences are learnt from other pictures of the same ones. What is done is kept: every command goes on where it was
+interrupted.
 """
 
 import argparse
@@ -31,6 +31,8 @@ from typing import Any
 
 import yaml
 
+from pipelines.evaluate.results import ImageResult, read_results
+from pipelines.evaluate.statistics import Estimate, compare_prompts
 from trainer.vlm.agreement import agreement, area_under_curve
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +76,8 @@ def main() -> None:
     parser.add_argument("--zero-shot", default="miniature/weights/verifier_zero_shot", help="the judge's folder")
     parser.add_argument("--verifier", help="a fine-tuned one's folder; trained here, an ORM and a PARM, if not given")
     parser.add_argument("--candidates", type=int, default=20, help="N of best of N")
-    parser.add_argument("--images", type=int, default=2, help="for each prompt")
+    parser.add_argument("--images", type=int, default=2, help="for each prompt, where a verifier chooses")
+    parser.add_argument("--unchosen", type=int, default=10, help="images for each prompt where nobody chooses")
     parser.add_argument("--data-candidates", type=int, default=40, help="pictures of each prompt to learn from")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="to draw in")
@@ -185,7 +188,7 @@ class Experiment:
             "dpo_model": row.dpo_model,
             "dpo_models": {name: str(self._root / name / "lora") for name in _dpo_models()},
             "search_num": self._args.candidates,
-            "eval_num": self._args.images,
+            "eval_num": self._args.unchosen if chooser == "none" else self._args.images,
             "batch_size": self._args.candidates,
             "dtype": self._args.dtype,
         }
@@ -195,12 +198,11 @@ class Experiment:
             settings["verifiers"] = {chooser: {"targets": [targets[row.reward_model]], **scorers}}
         config.write_text(yaml.safe_dump(settings))
         self._command(f"{_folder(row)}.log", ["best-of-n", "--config", f"{config}"])
-        against = [] if row is ROWS[0] else ["--against", f"{self._root / 'judged' / _folder(ROWS[0])}"]
         self._command(
             f"{_folder(row)}.log",
             [
                 *("evaluate", "geneval", "--images", f"{outdir / _variant(chooser, row)}"),
-                *("--output", f"{self._root / 'judged' / _folder(row)}", "--target", targets["geneval"], *against),
+                *("--output", f"{self._root / 'judged' / _folder(row)}", "--target", targets["geneval"]),
             ],
         )
 
@@ -263,14 +265,15 @@ def report(root: Path) -> None:
         tags = summary["tags"]
         if not lines:
             lines = [f"| | overall | change | {' | '.join(tags)} | steps saved |", "|" + "---|" * (len(tags) + 4)]
-        compared = summary.get("comparison")
-        change = "" if compared is None else _signed(compared["overall"])
+        change = None if row is ROWS[0] else compare_prompts(_results(root, ROWS[0]), _results(root, row))
         drawn = root / "drawn" / ("by_geneval" if row.reward_model == "geneval" else "by_verifiers")
         chooser = "orm_ft" if row.reward_model == "geneval" else row.reward_model
         saved = json.loads((drawn / _variant(chooser, row) / "summary.json").read_text())["steps_saved"]
         cells = [f"{tags[tag][0]:.2f}" for tag in tags]
         shown = f"{saved:.0%}" if row.reward_model == "parm" and saved is not None else ""
-        lines.append(f"| {row.title} | {_interval(summary['overall'])} | {change} | {' | '.join(cells)} | {shown} |")
+        lines.append(
+            f"| {row.title} | {_interval(summary['overall'])} | {_signed(change)} | {' | '.join(cells)} | {shown} |"
+        )
     lines.append("")
     labels = _outcomes(root, "by_geneval/showo_orm_ft")
     for name in ("orm_zs", "orm_ft"):
@@ -291,9 +294,12 @@ def _interval(estimate: Sequence[float]) -> str:
     return f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _signed(estimate: Sequence[float]) -> str:
-    value, low, high = estimate
-    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+def _signed(change: Estimate | None) -> str:
+    return "" if change is None else f"{change.value:+.3f} ({change.low:+.3f} to {change.high:+.3f})"
+
+
+def _results(root: Path, row: Row) -> list[ImageResult]:
+    return read_results(root / "judged" / _folder(row) / "results.jsonl")
 
 
 def _outcomes(root: Path, drawn: str) -> list[float]:

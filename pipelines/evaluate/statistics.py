@@ -128,6 +128,24 @@ def compare(pairs: Sequence[Pair], component: str = "correct") -> dict[str, Any]
     }
 
 
+def compare_prompts(
+    before: Sequence[ImageResult], after: Sequence[ImageResult], component: str = "correct"
+) -> Estimate | None:
+    """Change of the overall number, prompt by prompt, where the two evaluations may have any numbers of images of each.
+
+    Only prompts with a scored image in both count. None where there are none.
+    """
+    both = {result.prompt for result in before if result.is_scored}
+    both &= {result.prompt for result in after if result.is_scored}
+
+    def table(results: Sequence[ImageResult]) -> _Table:
+        ours = [result for result in results if result.is_scored and result.prompt in both]
+        ours.sort(key=lambda result: (result.tag, result.prompt))  # the same order of prompts in both
+        return _Table([(result.tag, result.prompt) for result in ours], _values(ours, component))
+
+    return _difference(table(before), table(after), _overall) if both else None
+
+
 # Sums over the images of each prompt are all that any of the numbers needs. A statistic maps
 # (weights of the prompts (draws, prompts), table) to (draws,) numbers.
 _Statistic = Callable[[NDArray[np.float64], "_Table"], NDArray[np.float64]]
@@ -137,12 +155,12 @@ class _Table:
     """A number for each image, by prompt: sums, numbers of images, and the tag of each prompt.
 
     Args:
-        prompts: (tag, line of the prompt file) of each image.
+        prompts: (tag, line of the prompt file, or its text) of each image.
         values: of each image.
     """
 
-    def __init__(self, prompts: Sequence[tuple[str, int]], values: Sequence[float]) -> None:
-        groups: dict[tuple[str, int], list[float]] = defaultdict(list)
+    def __init__(self, prompts: Sequence[tuple[str, int | str]], values: Sequence[float]) -> None:
+        groups: dict[tuple[str, int | str], list[float]] = defaultdict(list)
         for prompt, value in zip(prompts, values, strict=True):
             groups[prompt].append(value)
         self.tags = list(dict.fromkeys(tag for tag, _ in groups))

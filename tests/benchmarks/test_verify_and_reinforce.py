@@ -62,7 +62,7 @@ def rehearse(output: Path, verifier: str | None) -> Rehearsal:
 
     for name in ("orm", "parm", "dpo", "dpo_iter", "dpo_iter_parm_guide"):
         (output / name).mkdir()  # as the commands would
-    numbers = {"candidates": 3, "images": 2, "data_candidates": 4, "threads": 1, "dtype": "bfloat16"}
+    numbers = {"candidates": 3, "images": 2, "unchosen": 10, "data_candidates": 4, "threads": 1, "dtype": "bfloat16"}
     rehearsal = Rehearsal(Namespace(output=output, model="a/showo", zero_shot="a/judge", verifier=verifier, **numbers))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
@@ -113,9 +113,7 @@ def test_each_command_finds_what_those_before_it_leave(rehearsed: Rehearsal) -> 
             assert drawn.dpo_models[row.dpo_model] == trained[row.dpo_model].run.output / "lora"
         if row.reward_model not in ("none", "geneval"):
             assert drawn.verifier.targets == (f"{row.reward_model}:1",)
-    assert [judged.against for judged in rehearsed.of("evaluate geneval")[1:]] == [
-        data.output.parent / "judged/showo"
-    ] * 9
+        assert drawn.eval_num == (10 if row.reward_model == "none" else 2)
 
 
 def test_a_verifier_that_is_given_is_not_trained(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.evaluate.results import ImageResult, read_results, write_lines
-from pipelines.evaluate.statistics import compare, confusion, counting_accuracy, pair_up, summarize
+from pipelines.evaluate.statistics import compare, compare_prompts, confusion, counting_accuracy, pair_up, summarize
 
 
 def image(
@@ -97,6 +97,27 @@ def test_a_comparison_is_sharper_than_two_evaluations() -> None:
     assert low > 0
     assert high < 0.12
     assert compare(pair_up(after, before))["overall"] == pytest.approx([-0.05, -high, -low], abs=1e-9)
+
+
+def test_prompts_are_compared_whatever_the_number_of_their_images() -> None:
+    """Two tags of one prompt each that both have: 1/4 -> 1 and 1/2 -> 0. The order in the files does not matter."""
+    before = [image(0, k, float(k == 0), "colors") for k in range(4)] + [
+        image(1, k, float(k), "counting") for k in (0, 1)
+    ]
+    after = [image(1, 0, 0.0, "counting"), image(0, 0, 1.0, "colors"), image(0, 1, None, "colors"), image(2, 0, 1.0)]
+    change = compare_prompts([*before, image(3, 0, 1.0)], after)
+    assert change is not None
+    assert change.value == pytest.approx((0.75 - 0.5) / 2)
+    assert compare_prompts(before, [image(2, 0, 1.0)]) is None
+
+
+def test_prompts_compared_by_one_image_each_are_compared_as_pairs_are() -> None:
+    before = [image(index, 0, float(index % 2)) for index in range(40)]
+    after = [image(index, 0, float(index % 3 == 0)) for index in range(40)]
+    change = compare_prompts(before, after)
+    assert change is not None
+    assert change.value == pytest.approx(compare(pair_up(before, after))["overall"][0], abs=1e-6)
+    assert change.low < change.value < change.high
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["colors", "counting"]), st.booleans()), min_size=1))
