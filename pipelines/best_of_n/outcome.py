@@ -55,17 +55,20 @@ class OutcomeSearch:
         self._batch_size = batch_size
         self._numbered = numbered
 
-    def choose(self, metadata: Mapping[str, Any], seeds: Sequence[int], before: int = 0) -> Choice:
-        """Draw a candidate for each seed; `before` were drawn for the prompt already. Of equals, the first is best."""
+    def choose(self, metadata: Mapping[str, Any], seeds: Sequence[Sequence[int]]) -> list[Choice]:
+        """Draw a candidate for each seed of each image, in passes that images share. Of equals, the first is best."""
+        all_seeds = [seed for own in seeds for seed in own]
         images = []
-        for start in range(0, len(seeds), self._batch_size):
-            part = seeds[start : start + self._batch_size]
-            further = {"first": before + start} if self._numbered else {}
+        for start in range(0, len(all_seeds), self._batch_size):
+            part = all_seeds[start : start + self._batch_size]
+            further = {"first": start} if self._numbered else {}
             images += self._model.generate([metadata["prompt"]] * len(part), part, **further)
-        pictures = {number: np.asarray(image) for number, image in enumerate(images)}
-        steps = len(seeds) * self._num_steps
-        if self._verifier is None:
-            return Choice(0, pictures, steps=steps, steps_of_all=steps)
-        scores = self._verifier.outcomes(list(pictures.values()), metadata)
+        drawn = iter(images)
+        return [self._choice(metadata, [np.asarray(next(drawn)) for _ in own]) for own in seeds]
+
+    def _choice(self, metadata: Mapping[str, Any], pictures: Sequence[Picture]) -> Choice:
+        steps = len(pictures) * self._num_steps
+        scores = [] if self._verifier is None else self._verifier.outcomes(pictures, metadata)
         judgements = {number: {"outcome": score} for number, score in enumerate(scores)}
-        return Choice(int(np.argmax(scores)), pictures, judgements, steps, steps)
+        best = int(np.argmax(scores)) if scores else 0
+        return Choice(best, dict(enumerate(pictures)), judgements, steps, steps)

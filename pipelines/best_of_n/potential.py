@@ -9,6 +9,7 @@ ever clear, the finished images decide.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -70,9 +71,13 @@ class PotentialSearch:
         self._grid = grid
         self._max_sequence_length = max_sequence_length
 
-    def choose(self, metadata: Mapping[str, Any], seeds: Sequence[int], before: int = 0) -> Choice:
-        """Draw a path for each seed, or as much of it as is worth it; `before` were drawn for the prompt already. Of
-        equals, the first is the best."""
+    def choose(self, metadata: Mapping[str, Any], seeds: Sequence[Sequence[int]]) -> list[Choice]:
+        """Draw a path for each seed of each image, or as much of it as is worth it. Of equals, the first is best."""
+        before = accumulate((len(own) for own in seeds), initial=0)
+        return [self._choice(metadata, own, number) for own, number in zip(seeds, before, strict=False)]
+
+    def _choice(self, metadata: Mapping[str, Any], seeds: Sequence[int], before: int) -> Choice:
+        """`before` paths were drawn for the prompt already."""
         paths = [_Path(number, before + number, seed) for number, seed in enumerate(seeds)]
         for start in range(0, len(paths), self._batch_size):
             self._draw(metadata, paths[start : start + self._batch_size], prune=self._parm.prune)

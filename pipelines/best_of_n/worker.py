@@ -53,12 +53,12 @@ class BestOfNWorker:
         metadata = unit.inputs["metadata"]
         if self._verifier is not None:
             self._verifier.begin(unit.inputs["verifier"])
-        choices = []
-        for image in range(unit.inputs["num_images"]):
-            number = unit.inputs.get("num_candidates", 1)
-            seeds = [candidate_seed(unit, image, candidate) for candidate in range(number)]
-            choices.append(self._search.choose(metadata, seeds, before=image * number))
-            _save(choices[-1], image, workplace.folder, all_candidates=unit.inputs["keep_candidates"])
+        candidates = range(unit.inputs.get("num_candidates", 1))
+        images = range(unit.inputs["num_images"])
+        seeds = [[candidate_seed(unit, image, candidate) for candidate in candidates] for image in images]
+        choices = self._search.choose(metadata, seeds)
+        for image, choice in enumerate(choices):
+            _save(choice, image, workplace.folder, all_candidates=unit.inputs["keep_candidates"])
         asked = {} if self._verifier is None else dict(self._verifier.asked)
         record = {"images": [_record(choice) for choice in choices], "asked": asked}
         (workplace.folder / FILE).write_text(json.dumps(record, indent=1) + "\n")

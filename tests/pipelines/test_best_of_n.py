@@ -169,9 +169,9 @@ def test_the_orm_chooses_the_candidate_that_it_likes_best(model: Path, flags: li
     assert (summary["images"], summary["steps_saved"]) == (4, 0)
 
 
-def test_kept_candidates_are_not_drawn_again_for_another_verifier(
-    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many candidates each pass draws."""
     drawn: list[int] = []
     generate = TextToImage.generate
 
@@ -180,20 +180,26 @@ def test_kept_candidates_are_not_drawn_again_for_another_verifier(
         return generate(self, prompts, seeds, **further)
 
     monkeypatch.setattr(TextToImage, "generate", count)
+    return drawn
+
+
+def test_kept_candidates_are_not_drawn_again_for_another_verifier(
+    flags: list[str], tmp_path: Path, passes: list[int]
+) -> None:
     kept = f"candidates={tmp_path / 'candidates'}"
     assert best_of_n(None, [*flags, kept, "reward_model=orm_ft"]) == 0
-    assert sum(drawn) == 2 * 2 * CANDIDATES
+    assert sum(passes) == 2 * 2 * CANDIDATES
     assert best_of_n(None, [*flags, kept, "reward_model=orm_zs"]) == 0  # the same judge by another name
     assert best_of_n(None, [*flags, kept]) == 0
-    assert sum(drawn) == 2 * 2 * CANDIDATES
+    assert sum(passes) == 2 * 2 * CANDIDATES
     one, other = (tmp_path / "results" / f"showo_{name}" for name in ("orm_ft", "orm_zs"))
     pictures = sorted(path.relative_to(one) for path in one.rglob("*.png"))
     assert len(pictures) == 2 * 2 * (CANDIDATES + 1)
     assert all((one / path).read_bytes() == (other / path).read_bytes() for path in pictures)
     assert best_of_n(None, [*flags, kept, "reward_model=orm_zs", f"search_num={CANDIDATES + 1}"]) == 0
-    assert sum(drawn) == 2 * 2 * (CANDIDATES + 1)  # one more of each
+    assert sum(passes) == 2 * 2 * (CANDIDATES + 1)  # one more of each
     assert best_of_n(None, [*flags, kept, "name=guided", "guidance_scale=0.5"]) == 0
-    assert sum(drawn) == 2 * 2 * (CANDIDATES + 2)  # other candidates, for all that the first had the same seeds
+    assert sum(passes) == 2 * 2 * (CANDIDATES + 2)  # other candidates, for all that the first had the same seeds
 
 
 @pytest.mark.parametrize("setting", ["reward_model=parm", "temperature_carry=true"])
@@ -202,8 +208,11 @@ def test_candidates_are_kept_only_where_they_depend_on_their_seed_alone(flags: l
         best_of_n(None, [*flags, "candidates=kept", setting])
 
 
-def test_without_a_verifier_the_first_candidate_is_kept(model: Path, flags: list[str], tmp_path: Path) -> None:
+def test_without_a_verifier_the_first_candidate_is_kept(
+    model: Path, flags: list[str], tmp_path: Path, passes: list[int]
+) -> None:
     assert best_of_n(None, flags) == 0
+    assert passes == [2, 2]  # a prompt's images are drawn together
     for image in (0, 1):
         path = tmp_path / f"results/showo/00001/samples/{image:04d}.png"
         assert is_same(picture(path), candidates(model, flags, 1, image)[0])
