@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=20, help="N of best of N")
     parser.add_argument("--images", type=int, default=2, help="for each prompt, where a verifier chooses")
     parser.add_argument("--unchosen", type=int, default=10, help="images for each prompt where nobody chooses")
+    parser.add_argument("--potential", type=float, default=0.05, help="the PARM gives up a path below it")
     parser.add_argument("--data-candidates", type=int, default=40, help="pictures of each prompt to learn from")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="to draw in")
@@ -102,7 +103,8 @@ class Experiment:
         self._root: Path = args.output
 
     def run(self) -> None:
-        with self._serving("geneval") as geneval:
+        # official: its value is whether a picture is right, by which one row chooses
+        with self._serving("geneval", settings=["scorer.score=official"]) as geneval:
             self._make_data("data", geneval, ["steps=[2,4,6,8,9,10,11,12]"])
             verifiers = {name: self._args.verifier or self._fine_tune(name) for name in ("orm", "parm")}
             with ExitStack() as services:
@@ -160,7 +162,7 @@ class Experiment:
                 f"algorithm.data={self._root / data}/pairs.jsonl",
                 "run.trackers=[]",
             ]
-            + [f"run.threads={self._args.threads}", "evaluation.every_epochs=0"]
+            + [f"run.threads={self._args.threads}", "evaluation.every_epochs=0", "evaluation.num_images=64"]
             + ([] if any(one.startswith("rewards=") for one in settings) else [f"rewards.0.targets=[{geneval}]"])
             + list(settings),
             output="run.output",
@@ -188,6 +190,7 @@ class Experiment:
             "dpo_model": row.dpo_model,
             "dpo_models": {name: str(self._root / name / "lora") for name in _dpo_models()},
             "search_num": self._args.candidates,
+            "parm": {"potential": self._args.potential},
             "eval_num": self._args.unchosen if chooser == "none" else self._args.images,
             "batch_size": self._args.candidates,
             "dtype": self._args.dtype,

@@ -62,7 +62,15 @@ def rehearse(output: Path, verifier: str | None) -> Rehearsal:
 
     for name in ("orm", "parm", "dpo", "dpo_iter", "dpo_iter_parm_guide"):
         (output / name).mkdir()  # as the commands would
-    numbers = {"candidates": 3, "images": 2, "unchosen": 10, "data_candidates": 4, "threads": 1, "dtype": "bfloat16"}
+    numbers = {
+        "candidates": 3,
+        "images": 2,
+        "unchosen": 10,
+        "potential": 0.05,
+        "data_candidates": 4,
+        "threads": 1,
+        "dtype": "bfloat16",
+    }
     rehearsal = Rehearsal(Namespace(output=output, model="a/showo", zero_shot="a/judge", verifier=verifier, **numbers))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
