@@ -176,8 +176,8 @@ class Experiment:
 
     def _draw(self, row: Row, targets: dict[str, str]) -> None:
         """Draw, choose, and have the chosen ones judged."""
-        outdir = self._root / "drawn" / ("by_geneval" if row.reward_model == "geneval" else "by_verifiers")
-        chooser = "orm_ft" if row.reward_model == "geneval" else row.reward_model
+        drawn, chooser = _drawn(self._root, row), _chooser(row)
+        outdir = drawn.parent
         scorers = {"outcome_scorer": "geneval"} if row.reward_model == "geneval" else {}
         config = outdir / f"{_folder(row)}.yaml"
         outdir.mkdir(parents=True, exist_ok=True)
@@ -204,7 +204,7 @@ class Experiment:
         self._command(
             f"{_folder(row)}.log",
             [
-                *("evaluate", "geneval", "--images", f"{outdir / _variant(chooser, row)}"),
+                *("evaluate", "geneval", "--images", f"{drawn}"),
                 *("--output", f"{self._root / 'judged' / _folder(row)}", "--target", targets["geneval"]),
             ],
         )
@@ -253,6 +253,17 @@ def _variant(chooser: str, row: Row) -> str:
     return "_".join(["showo", *([] if chooser == "none" else [chooser]), *([row.dpo_model] if row.dpo_model else [])])
 
 
+def _chooser(row: Row) -> str:
+    """What `assay best-of-n` calls it: GenEval stands in for the fine-tuned ORM."""
+    return "orm_ft" if row.reward_model == "geneval" else row.reward_model
+
+
+def _drawn(root: Path, row: Row) -> Path:
+    """Where the pictures of a row are; GenEval's beside the others', which have the same name."""
+    by = "by_geneval" if row.reward_model == "geneval" else "by_verifiers"
+    return root / "drawn" / by / _variant(_chooser(row), row)
+
+
 def _folder(row: Row) -> str:
     return _variant(row.reward_model, row)
 
@@ -269,18 +280,16 @@ def report(root: Path) -> None:
         if not lines:
             lines = [f"| | overall | change | {' | '.join(tags)} | steps saved |", "|" + "---|" * (len(tags) + 4)]
         change = None if row is ROWS[0] else compare_prompts(_results(root, ROWS[0]), _results(root, row))
-        drawn = root / "drawn" / ("by_geneval" if row.reward_model == "geneval" else "by_verifiers")
-        chooser = "orm_ft" if row.reward_model == "geneval" else row.reward_model
-        saved = json.loads((drawn / _variant(chooser, row) / "summary.json").read_text())["steps_saved"]
+        saved = json.loads((_drawn(root, row) / "summary.json").read_text())["steps_saved"]
         cells = [f"{tags[tag][0]:.2f}" for tag in tags]
         shown = f"{saved:.0%}" if row.reward_model == "parm" and saved is not None else ""
         lines.append(
             f"| {row.title} | {_interval(summary['overall'])} | {_signed(change)} | {' | '.join(cells)} | {shown} |"
         )
     lines.append("")
-    labels = _outcomes(root, "by_geneval/showo_orm_ft")
+    labels = _outcomes(root, Row("", "geneval"))
     for name in ("orm_zs", "orm_ft"):
-        if labels and (margins := _outcomes(root, f"by_verifiers/showo_{name}")):
+        if labels and (margins := _outcomes(root, Row("", name))):
             right = [label > 0.5 for label in labels]
             agreed = agreement([float(margin >= 0) for margin in margins], right)
             area = area_under_curve(margins, right)
@@ -305,9 +314,9 @@ def _results(root: Path, row: Row) -> list[ImageResult]:
     return read_results(root / "judged" / _folder(row) / "results.jsonl")
 
 
-def _outcomes(root: Path, drawn: str) -> list[float]:
+def _outcomes(root: Path, row: Row) -> list[float]:
     """What was said of each finished candidate of a row; nothing where the row is not there."""
-    selections = [json.loads(path.read_text()) for path in sorted((root / "drawn" / drawn).glob("*/selection.json"))]
+    selections = [json.loads(path.read_text()) for path in sorted(_drawn(root, row).glob("*/selection.json"))]
     return [one["outcome"] for file in selections for image in file["images"] for one in image["candidates"]]
 
 

@@ -1,4 +1,4 @@
-"""benchmarks/verify_and_reinforce.py takes days: that its commands are ones that Assay knows, and that each finds what
+"""benchmarks/verify_and_reinforce.py takes hours: that its commands are ones that Assay knows, and that each finds what
 those before it leave, is seen here. Every command reads its settings, and stops there."""
 
 import json
