@@ -3,12 +3,17 @@
 # The service is started again when it dies, and training waits meanwhile. One that cannot start ends it all.
 #   scripts/train_with_service.sh CONFIG [field=value ...]
 #   BIN: folder of the `assay` command; SERVICE_LOG: file; SERVICE_ARGS: field=value ... for the service
+#   TARGET: host:port of a service that runs already, such as a container's: then none is started here
 set -euo pipefail
 bin=${BIN:-.venv/bin}
 log=${SERVICE_LOG:-runs/geneval-service.log}
 mkdir -p "$(dirname "$log")"
 : >"$log"
 export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} TOKENIZERS_PARALLELISM=false
+
+if [ -n "${TARGET:-}" ]; then
+    exec "$bin/assay" train "$@" "rewards.0.targets=[$TARGET]"
+fi
 
 keep_serving() {
     local service started code

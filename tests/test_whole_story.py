@@ -151,5 +151,22 @@ def test_a_service_that_cannot_start_ends_training_with_its_reason(tmp_path: Pat
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+def test_a_service_that_runs_already_is_trained_against_and_no_other_is_started(target: str, tmp_path: Path) -> None:
+    tiny = ["run.epochs=1", "run.threads=1", "sampling.groups_per_epoch=4", "sampling.group_size=4"]
+    tiny += ["sampling.num_steps=4", "evaluation.num_images=8", "evaluation.num_steps=4"]
+    done = subprocess.run(
+        ["scripts/train_with_service.sh", "configs/train/miniature_counting.yaml", *tiny, f"run.output={tmp_path}/run"],
+        cwd=ROOT,
+        env={**ENVIRONMENT, "BIN": str(Path(sys.executable).parent), "TARGET": target},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "starting the GenEval service" not in done.stdout
+    (line,) = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+    assert line["unscored"] == 0
+
+
 def _service_below(pid: int) -> psutil.Process:
     return next(p for p in psutil.Process(pid).children(recursive=True) if "serve" in p.cmdline()[1:4])

@@ -1,4 +1,4 @@
-"""GenEval on Ray Serve, from the shipped configuration: our client does not notice."""
+"""The services on Ray Serve, from the shipped configuration: our client does not notice."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,14 @@ from PIL import Image
 
 from assay.client import RewardClient
 from assay.errors import AssayError, AuthenticationError, FingerprintMismatchError, ScorerNotFoundError
-from assay.outcomes import Failed, Scored
+from assay.outcomes import Failed, Outcome, Scored
 
 ROOT = Path(__file__).parents[2]
 PICTURE = np.asarray(Image.open(ROOT / "docs/three_apples.png").convert("RGB"))
 TASK = {"tag": "counting", "include": [{"class": "apple", "count": 3}], "prompt": "a photo of three apples"}
 TOKEN = "a-token-of-this-test"
+Asked = Future[list[Outcome]]
+SCORERS = {"counting", "geneval", "orm", "relation"}  # some of each service
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -58,32 +61,47 @@ def target(serving: Serving) -> str:
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """The commands of docs/ray_serve.md, with ports of this test and replicas that are started after 2 s, not 30."""
     folder = tmp_path_factory.mktemp("serve")
     (folder / "token").write_text(TOKEN + "\n")
     config = yaml.safe_load((ROOT / "deploy/ray/miniature.yaml").read_text())
-    config["http_options"]["port"], port = free_port(), free_port()
+    config["http_options"]["port"], port, dashboard = free_port(), free_port(), free_port()
     config["grpc_options"]["port"] = port
     (application,) = config["applications"]
-    application["args"] = {
-        "services": {"geneval": application["args"]["services"]["geneval"]},
-        "token_file": str(folder / "token"),
-    }
-    application["deployments"] = [one for one in application["deployments"] if one["name"] in ("geneval", "ingress")]
+    application["args"]["token_file"] = str(folder / "token")
+    for deployment in application["deployments"]:
+        if "autoscaling_config" in deployment:
+            deployment["autoscaling_config"]["upscale_delay_s"] = 2
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    command = [f"{Path(sys.executable).parent}/serve", "run", f"{folder / 'config.yaml'}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    commands = Path(sys.executable).parent
+    start = [f"{commands}/ray", "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}"]
+    start += ["--disable-usage-stats", f"--dashboard-port={dashboard}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment |= {"PYTHONPATH": os.pathsep.join([f"{ROOT}", *filter(None, [os.environ.get("PYTHONPATH")])])}
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(start, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
+            deploy(folder / "config.yaml", f"http://127.0.0.1:{dashboard}", process, folder / "log")
             wait_until_it_answers(f"127.0.0.1:{port}", process, folder / "log")
             yield Serving(f"127.0.0.1:{port}", process)
         finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+            cluster = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+            for one in [process, *cluster]:
+                with suppress(psutil.Error):
+                    one.kill()
+
+
+def deploy(config: Path, dashboard: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """`serve deploy`, tried again until Ray's dashboard listens."""
+    until_s = time.monotonic() + 100
+    command = [f"{Path(sys.executable).parent}/serve", "deploy", "--address", dashboard, str(config)]
+    while (done := subprocess.run(command, cwd=ROOT, capture_output=True, text=True)).returncode != 0:
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < until_s, done.stdout + done.stderr + log.read_text()
+        time.sleep(1)
 
 
 def wait_until_it_answers(target: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -91,20 +109,34 @@ def wait_until_it_answers(target: str, process: subprocess.Popen[bytes], log: Pa
     while True:
         try:
             with RewardClient([target], token=TOKEN, deadline_s=5) as client:
-                client.list_scorers()
-                return
+                if {info.name for info in client.list_scorers()} >= SCORERS:
+                    return
         except AssayError:  # Serve's proxy answers before the application is there
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < until_s, log.read_text()
-            time.sleep(1)
+            pass
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < until_s, log.read_text()
+        time.sleep(1)
 
 
 def test_the_client_scores_through_serve(target: str) -> None:
     with RewardClient([target], token=TOKEN) as client:
-        assert {"counting", "geneval"} <= {info.name for info in client.list_scorers()}
         pictures = [PICTURE] * 40
         outcomes = client.score(pictures, scorer="counting", prompts=[str(TASK["prompt"])] * 40, tasks=[TASK] * 40)
     assert all(isinstance(outcome, Scored) and outcome.value == 1.0 for outcome in outcomes)
+
+
+def test_each_service_answers_behind_the_one_port(target: str) -> None:
+    asked = {
+        "tag": "position",
+        "include": [{"class": "kite", "count": 1}, {"class": "apple", "position": ["left of", 0]}],
+    }
+    with RewardClient([target], token=TOKEN) as client:
+        (belief,) = client.score([PICTURE], scorer="orm", prompts=[str(TASK["prompt"])], tasks=[None])
+        (relation,) = client.score([PICTURE], scorer="relation", prompts=["an apple left of a kite"], tasks=[asked])
+    assert isinstance(belief, Scored)
+    assert belief.value > 0.5
+    assert isinstance(relation, Scored)
+    assert relation.value == 0.0  # there is no kite
 
 
 def test_an_item_that_cannot_be_scored_fails_alone(target: str) -> None:
@@ -124,16 +156,33 @@ def test_refusals_have_their_names(target: str) -> None:
             client.score([PICTURE], scorer="counting", prompts=[""], tasks=[TASK], expected_fingerprint="0123")
 
 
-def test_a_replica_that_dies_under_load_fails_no_call(serving: Serving) -> None:
-    """The only one: calls wait for Serve to start another."""
+def calls(client: RewardClient, number: int) -> list[Asked]:
+    """Calls of eight pictures each, on their way at once."""
+    pictures, prompts, tasks = [PICTURE] * 8, [str(TASK["prompt"])] * 8, [TASK] * 8
+    return [client.submit(pictures, scorer="counting", prompts=prompts, tasks=tasks) for _ in range(number)]
+
+
+def unscored(asked: list[Asked]) -> list[Outcome]:
+    return [outcome for one in asked for outcome in one.result(200) if not isinstance(outcome, Scored)]
+
+
+def test_replicas_that_die_under_load_fail_no_call(serving: Serving) -> None:
+    """All at once: calls wait for Serve to start others."""
     with RewardClient([serving.target], token=TOKEN, deadline_s=200) as client:
-        (replica,) = serving.replicas("geneval")
-        asked = [
-            client.submit([PICTURE] * 8, scorer="counting", prompts=[str(TASK["prompt"])] * 8, tasks=[TASK] * 8)
-            for _ in range(20)
-        ]
+        asked = calls(client, 20)
         asked[0].result(60)
-        replica.kill()
-        outcomes = [outcome for one in asked for outcome in one.result(200)]
+        replicas = serving.replicas("geneval")
+        assert replicas
+        for replica in replicas:
+            replica.kill()
+        assert unscored(asked) == []
         assert client.statistics.retried > 0
-    assert [outcome for outcome in outcomes if not isinstance(outcome, Scored)] == []
+
+
+def test_under_load_a_service_gets_more_replicas(serving: Serving) -> None:
+    """`autoscaling_config` of the file: more than four calls on their way for each replica start another."""
+    until_s = time.monotonic() + 150
+    with RewardClient([serving.target], token=TOKEN, deadline_s=200) as client:
+        while len(serving.replicas("geneval")) < 2:
+            assert time.monotonic() < until_s
+            assert unscored(calls(client, 16)) == []
