@@ -45,7 +45,7 @@ def run_service(name: str, config_path: Path | None, overrides: list[str]) -> in
 
     configure_logging(config.serve.log_format)
     scorers = import_module(module_name).build_scorers(config.scorer)
-    return serve(scorers, config.serve)
+    return serve(scorers, config.serve, f"assay-{name}")
 
 
 def find_in_repository(relative: str) -> Path:

@@ -32,10 +32,13 @@ __all__ = ["RunningServer", "ServeConfig", "TlsConfig", "configure_logging", "se
 logger = logging.getLogger("assay.serving")
 
 
-def serve(scorers: Sequence[Scorer], config: ServeConfig) -> int:
+def serve(scorers: Sequence[Scorer], config: ServeConfig, service_name: str = "assay") -> int:
     """Serve until told to stop. Blocks; call it from the main thread.
 
     Prints one line to stdout when ready: `assay: ready grpc=HOST:PORT http=HOST:PORT scorers=a,b`.
+
+    Args:
+        service_name: in traces, if OTEL_SERVICE_NAME gives none.
 
     Returns:
         The exit code of the process: 0 after a drain, 128 + signal number if a second signal cut it short.
@@ -43,7 +46,7 @@ def serve(scorers: Sequence[Scorer], config: ServeConfig) -> int:
     Raises:
         ConfigError: a port is taken, a file cannot be read, the token is empty.
     """
-    configure_tracing()
+    configure_tracing(service_name)
     return asyncio.run(_serve(scorers, config))
 
 

@@ -83,7 +83,7 @@ def test_serve_reads_both_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(serve_command.SERVICES, "toy", ("toy_service", str(config)))
     served: list[tuple[object, ServeConfig]] = []
-    monkeypatch.setattr("assay.serving.lifecycle.serve", lambda scorers, serve: served.append((scorers, serve)) or 7)
+    monkeypatch.setattr("assay.serving.lifecycle.serve", lambda *given: served.append(given[:2]) or 7)
     assert run(monkeypatch, "serve", "toy", "scorer.threshold=0.9", "serve.host=0.0.0.0", "--insecure") == 7
     [(scorers, settings)] = served
     assert scorers == [{"threshold": 0.9}]

@@ -3,6 +3,7 @@
 import importlib
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -19,7 +20,8 @@ from google.rpc import error_details_pb2, status_pb2
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from spans import keep_spans
+from spans import keep_spans, printed_spans
+from waiting import wait_for
 
 from assay import tracing
 from assay.client import RewardClient
@@ -29,6 +31,8 @@ from assay.serving.logs import JsonFormatter, TextFormatter
 from assay.testing import BackgroundServer, serve_in_background
 from assay.v1 import reward_service_pb2 as pb
 from assay.v1 import reward_service_pb2_grpc as pb_grpc
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -145,6 +149,45 @@ def test_without_opentelemetry_everything_works_and_nothing_is_sent(
             patch.undo()
             importlib.reload(tracing)
     assert exported.get_finished_spans() == ()
+
+
+#: `assay serve toy ...`, for a service that is quick to load.
+SERVE_A_TOY = """
+import sys
+from assay import cli, serve_command
+serve_command.SERVICES["toy"] = ("toy_service", sys.argv[1])
+cli.app(["serve", "toy", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"), [({}, "assay-toy"), ({"OTEL_SERVICE_NAME": "of-our-own"}, "of-our-own")], ids=["own", "told"]
+)
+def test_a_service_s_spans_are_under_its_own_name(tmp_path: Path, variables: dict[str, str], name: str) -> None:
+    """Under one name for all, nobody could tell the spans of two services apart."""
+    (tmp_path / "toy_service.py").write_text(
+        "from assay_doubles import MeanScorer\n\n\ndef build_scorers(settings):\n    return [MeanScorer()]\n"
+    )
+    config, ready = tmp_path / "toy.yaml", tmp_path / "ready.json"
+    config.write_text("serve: {grpc_port: 0, http_port: null, drain_notice_s: 0}\n")
+    environment = {**os.environ, "OTEL_TRACES_EXPORTER": "console", **variables}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(Path(__file__).parent), str(ROOT)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE_A_TOY, config, f"serve.ready_file={ready}"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for(ready.exists, 120, "readiness")
+        with RewardClient([json.loads(ready.read_text())["grpc"]]) as client:
+            client.score([grey(0)], scorer="mean", **plain(1))
+    finally:
+        process.terminate()
+        output, _ = process.communicate(timeout=60)
+    spans = printed_spans(output)
+    assert any(span["name"].endswith("/Score") for span in spans)
+    assert {span["resource"]["attributes"]["service.name"] for span in spans} == {name}
 
 
 @pytest.mark.parametrize(
