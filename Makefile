@@ -74,9 +74,9 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint $(DOCKERFILES)
-	@if docker compose version > /dev/null 2>&1; then docker compose --profile '*' config --quiet && \
-	docker compose -f docker-compose.yml -f docker-compose.tls.yml --profile '*' config --quiet; \
-	else echo 'no docker compose here: its files are not checked'; fi
+	@export VENV=$(VENV); if scripts/compose.sh version > /dev/null; then scripts/compose.sh --profile '*' config --quiet && \
+	scripts/compose.sh -f docker-compose.yml -f docker-compose.tls.yml --profile '*' config --quiet; \
+	else echo 'the files of docker compose are not checked'; fi
 
 format: setup
 	$(BIN)/ruff check --fix .

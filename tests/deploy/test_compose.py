@@ -2,7 +2,7 @@
 
 import json
 import os
-import shutil
+import re
 import stat
 import subprocess
 import sys
@@ -17,19 +17,19 @@ from assay.config import load_config
 from assay.serve_command import SERVICES, ServiceConfig
 
 ROOT = Path(__file__).parents[2]
-COMPOSE = ("docker", "compose")
+COMPOSE = ROOT / "scripts/compose.sh"
 BOTH_FILES = ("-f", "docker-compose.yml", "-f", "docker-compose.tls.yml")
 
 needs_compose = pytest.mark.skipif(
-    shutil.which("docker") is None or subprocess.run([*COMPOSE, "version"], capture_output=True).returncode != 0,
-    reason="no docker compose here: nothing reads its files",
+    subprocess.run([COMPOSE, "version"], capture_output=True).returncode != 0,
+    reason="no docker compose here, and none can be got: nothing reads its files",
 )
 
 
 def compose(*arguments: str, **environment: str) -> dict[str, Any]:
     """The files as compose understands them, all profiles."""
     done = subprocess.run(
-        [*COMPOSE, *arguments, "--profile", "*", "config", "--format", "json"],
+        [COMPOSE, *arguments, "--profile", "*", "config", "--format", "json"],
         cwd=ROOT,
         env={**{name: os.environ[name] for name in os.environ if not name.startswith("ASSAY_")}, **environment},
         capture_output=True,
@@ -116,6 +116,18 @@ def test_images_for_full_size_have_what_the_processors_of_their_models_need(plai
             assert arguments["TORCH"].startswith("torch==="), name
             assert set(arguments["EXTRAS"].split(",")) <= extras.keys()
     assert found == {"verifier-gpu", "spatial-gpu"}
+
+
+@needs_compose
+def test_every_service_for_a_gpu_reserves_one_and_is_built_with_cuda(plain: dict[str, Any]) -> None:
+    """`===` takes the index's build, even if wheels/ holds one for the CPU."""
+    for name in ("geneval-gpu", "verifier-gpu", "spatial-gpu", "trainer-gpu"):
+        service = plain["services"][name]
+        (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+        assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", 1, ["gpu"]), name
+        assert service["build"]["args"]["TORCH"].startswith("torch==="), name
+        (declared,) = re.findall(r"^ARG TORCH=torch==(\S+)", (ROOT / service["build"]["dockerfile"]).read_text(), re.M)
+        assert service["build"]["args"]["TORCH"] == f"torch==={declared}", name
 
 
 @needs_compose
