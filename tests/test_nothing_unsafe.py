@@ -2,7 +2,8 @@
 
 import ast
 import subprocess
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpi
 NAMES = {"eval", "exec", "compile", "__import__"}
 CALLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "tempfile.mktemp"}
 CALLS |= {"yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "yaml.unsafe_load_all", "torch.hub.load"}
+CALLS |= {"pandas.read_pickle", "runpy.run_path", "runpy.run_module"}
 
 #: (file, what) -> why it is safe.
 ALLOWED: dict[tuple[str, str], str] = {
@@ -35,11 +37,12 @@ def sources() -> list[Path]:
 
 def unsafe(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """(line, what) of everything that could run code out of data."""
+    imports = _local_names(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield from ((node.lineno, f"import {name}") for name in _imported(node) & MODULES)
         elif isinstance(node, ast.Call):
-            yield from ((node.lineno, what) for what in _unsafe_call(node))
+            yield from ((node.lineno, what) for what in _unsafe_call(node, imports))
 
 
 def _imported(node: ast.Import | ast.ImportFrom) -> set[str]:
@@ -50,14 +53,36 @@ def _imported(node: ast.Import | ast.ImportFrom) -> set[str]:
     return set() if all(name.endswith("Error") for name in names) else {(node.module or "").split(".")[0]}
 
 
-def _unsafe_call(call: ast.Call) -> Iterator[str]:
-    name = ast.unparse(call.func)
+def _local_names(tree: ast.AST) -> dict[str, set[str]]:
+    """What a name that is imported anywhere in the file may stand for: `t` for `torch`, `load` for `torch.load`."""
+    names: dict[str, set[str]] = defaultdict(set)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = "." * node.level + f"{node.module or ''}." if isinstance(node, ast.ImportFrom) else ""
+            for alias in node.names:
+                is_path = not module and alias.asname is None  # `import a.b` makes `a` known
+                local = alias.name.split(".")[0] if is_path else alias.asname or alias.name
+                names[local].add(local if is_path else module + alias.name)
+    return names
+
+
+def _full_names(called: ast.expr, imports: Mapping[str, set[str]]) -> set[str]:
+    """`torch.load`, however it was imported; what is built in by its bare name."""
+    match called:
+        case ast.Name(id=name):
+            return {full.removeprefix("builtins.") for full in imports.get(name, {name})}
+        case ast.Attribute(value=value, attr=name):
+            return {f"{full}.{name}".removeprefix("builtins.") for full in _full_names(value, imports)}
+    return {ast.unparse(called)}
+
+
+def _unsafe_call(call: ast.Call, imports: Mapping[str, set[str]]) -> Iterator[str]:
+    names = _full_names(call.func, imports)
     keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-    if name in NAMES | CALLS:
-        yield name
-    if name == "torch.load" and keywords.get("weights_only") != "True":
+    yield from names & (NAMES | CALLS)
+    if "torch.load" in names and keywords.get("weights_only") != "True":
         yield "torch.load without weights_only=True"
-    if name == "yaml.load" and "SafeLoader" not in ast.unparse(call):
+    if "yaml.load" in names and "SafeLoader" not in ast.unparse(call):
         yield "yaml.load without SafeLoader"
     for keyword in ("trust_remote_code", "shell", "allow_pickle", "allow_dangerous_deserialization"):
         if keywords.get(keyword, "False") != "False":
@@ -83,6 +108,20 @@ def _unsafe_call(call: ast.Call) -> Iterator[str]:
         "np.load('x', allow_pickle=True)",
         "httpx.get(url, verify=False)",
         "os.system('ls')",
+        "from torch import load; load('x')",
+        "from torch import load as read; read('x')",
+        "import torch as t; t.load('x')",
+        "import torch.hub as h; h.load('x', 'y')",
+        "from torch import hub; hub.load('x', 'y')",
+        "from torch.hub import load; load('x', 'y')",
+        "import builtins; builtins.eval(text)",
+        "from builtins import exec as run; run('x')",
+        "import pandas as pd; pd.read_pickle('x')",
+        "import runpy; runpy.run_path('x')",
+        "from yaml import unsafe_load; unsafe_load(text)",
+        "from yaml import load, Loader; load(text, Loader)",
+        "from os import system; system('ls')",
+        "def f():\n    from os import system\n    system('ls')",
     ],
 )
 def test_the_search_finds_what_it_is_for(line: str) -> None:
@@ -97,6 +136,11 @@ def test_the_search_finds_what_it_is_for(line: str) -> None:
         "yaml.load(text, Loader=yaml.CSafeLoader)",
         "re.compile('x')",
         "from pickle import PickleError",
+        "from re import compile; compile('x')",
+        "from torch import load; load('x', weights_only=True)",
+        "from safetensors.torch import load; load(data)",
+        "from yaml import load, CSafeLoader; load(text, CSafeLoader)",
+        "from .readers import load; load('x')",
     ],
 )
 def test_the_search_lets_the_harmless_pass(line: str) -> None:
