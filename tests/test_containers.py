@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import httpx
 import numpy as np
@@ -27,7 +27,8 @@ from PIL import Image
 
 from assay.outcomes import Scored
 from assay.serving.scorer import Sample, Scorer
-from assay.tasks import OutcomeTask, SpatialTask, Task
+from assay.tasks import GenEvalTask, OutcomeTask, SpatialTask, Task
+from services.geneval.service import build_scorers as geneval
 from services.spatial.service import build_scorers as spatial
 from services.verifier.service import build_scorers as verifier
 
@@ -77,17 +78,35 @@ with RewardClient(["geneval:50051"], token=token, deadline_s=60) as client:
         assert len(outcomes) == 4
         print(json.dumps({
             "scored": scored, "failed": failed, "slowest_s": slowest_s,
-            "calls": client.statistics.calls, "retried": client.statistics.retried,
+            "calls": client.statistics.calls, "retried": client.statistics.retried, "hedged": client.statistics.hedged,
             "replicas": {name: one.calls for name, one in client.statistics.replicas.items()},
         }), flush=True)
 """
 
+
+class Judge(NamedTuple):
+    """A service: its ports, its scorers, the name of one, and a task for that: itself, as JSON, on the command line."""
+
+    grpc_port: int
+    http_port: int
+    build_scorers: Callable[[dict[str, Any]], list[Scorer]]
+    scorer: str
+    task: Task
+    json_task: dict[str, Any]
+    flags: Sequence[str]
+
+
 COUNTING = ("--class", "apple", "--count", "3")
-RELATION = ("apple", "left of", "umbrella")
-#: service -> its port, its scorers, one of these, a task for it, and the same on the command line
-JUDGES: dict[str, tuple[int, Callable[[dict[str, Any]], list[Scorer]], str, Task, Sequence[str]]] = {
-    "verifier": (50054, verifier, "orm", OutcomeTask(), ("--prompt", "a photo of three apples")),
-    "spatial": (50055, spatial, "relation", SpatialTask(*RELATION), ("--relation", *RELATION)),
+THREE_APPLES = {"tag": "counting", "include": [{"class": "apple", "count": 3}]}
+RELATION = {"subject": "apple", "relation": "left of", "reference": "umbrella"}
+RELATE = ("--relation", *RELATION.values())
+PROMPT = ("--prompt", "a photo of three apples")
+JUDGES = {
+    "geneval": Judge(50051, 8081, geneval, "counting", GenEvalTask.from_metadata(THREE_APPLES), THREE_APPLES, COUNTING),
+    "verifier": Judge(50054, 8084, verifier, "orm", OutcomeTask(), {"type": "outcome"}, PROMPT),
+    "spatial": Judge(
+        50055, 8085, spatial, "relation", SpatialTask(**RELATION), {"type": "spatial", **RELATION}, RELATE
+    ),
 }
 REPLICAS = 3
 #: What docs/containers.md promises of an image with torch for the CPU.
@@ -280,30 +299,35 @@ def test_a_picture_is_scored_through_the_published_port(stack: Stack) -> None:
 
 @pytest.mark.parametrize("service", JUDGES)
 def test_a_judge_scores_as_it_does_outside(stack: Stack, service: str) -> None:
-    """How good its scores are is not the container's: tests/miniature has that."""
-    port, build_scorers, name, task, flags = JUDGES[service]
-    done = stack.score(stack.token_file, service, port, [*flags, "--scorer", name])
+    """Over gRPC and over HTTP. How good its scores are is not the container's: tests/miniature has that."""
+    judge = JUDGES[service]
+    done = stack.score(stack.token_file, service, judge.grpc_port, [*judge.flags, "--scorer", judge.scorer])
     assert done.returncode == 0, done.stderr
-    (item,) = json.loads(done.stdout)
+    (over_grpc,) = json.loads(done.stdout)
+    over_http = ask_over_http(stack, service)
     config = yaml.safe_load((ROOT / f"configs/services/{service}.yaml").read_text())["scorer"]
-    scorer = next(one for one in build_scorers(config) if one.info.name == name)
+    scorer = next(one for one in judge.build_scorers(config) if one.info.name == judge.scorer)
     picture = np.asarray(Image.open(ROOT / "docs/three_apples.png").convert("RGB"))
-    (outside,) = scorer.score([Sample("", (picture,), "a photo of three apples", task)])
+    (outside,) = scorer.score([Sample("", (picture,), "a photo of three apples", judge.task)])
     assert isinstance(outside, Scored)
-    assert item["score"]["value"] == pytest.approx(outside.value, abs=1e-4)
+    for item in (over_grpc, over_http):
+        assert item["score"]["value"] == pytest.approx(outside.value, abs=1e-4)
 
 
-def test_a_picture_is_scored_over_http(stack: Stack) -> None:
+def ask_over_http(stack: Stack, service: str) -> dict[str, Any]:
+    judge = JUDGES[service]
     picture = base64.b64encode((ROOT / "docs/three_apples.png").read_bytes()).decode()
-    task = {"tag": "counting", "include": [{"class": "apple", "count": 3}]}
-    item = {"prompt": "a photo of three apples", "task": task, "images": [{"format": "png", "data": picture}]}
+    images = [{"format": "png", "data": picture}]
+    item = {"prompt": "a photo of three apples", "task": judge.json_task, "images": images}
     answered = httpx.post(
-        f"http://{stack.published('geneval', 8081)}/v1/score",
-        json={"scorer": "counting", "items": [item]},
+        f"http://{stack.published(service, judge.http_port)}/v1/score",
+        json={"scorer": judge.scorer, "items": [item]},
         headers={"authorization": f"Bearer {stack.token_file.read_text().strip()}"},
+        timeout=60,
     )
     assert answered.status_code == 200, answered.text
-    assert answered.json()["results"][0]["score"]["value"] == 1.0
+    (result,) = answered.json()["results"]
+    return dict(result)
 
 
 def test_a_call_without_the_token_is_refused(stack: Stack) -> None:
@@ -414,7 +438,7 @@ def test_a_client_shares_its_calls_between_replicas_and_survives_one_that_falls_
     with stack.replicas():
         scoring = stack.start("python", "-c", SCORE_FOR_A_WHILE, "40")
         assert scoring.stdout is not None
-        assert scoring.stdout.readline()
+        before = json.loads(scoring.stdout.readline())
         silent = stack.containers("geneval")[0]
         with stack.silence(silent, fault):
             output, errors = scoring.communicate(timeout=200)
@@ -422,7 +446,10 @@ def test_a_client_shares_its_calls_between_replicas_and_survives_one_that_falls_
         lines = [json.loads(line) for line in output.splitlines()]
         seen = lines[-1]
         print(seen)
+        assert seen["failed"] == 0
         assert seen["scored"] > 100
+        met = [line["retried"] + line["hedged"] for line in (before, seen)]
+        assert met[1] > met[0], "no call met the silent replica"
         # Of one that is cut off, the name no longer speaks, and the client forgets it.
         replicas = {name: calls for line in lines for name, calls in line["replicas"].items()}
         assert len(replicas) == REPLICAS
