@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,34 @@ def test_images_are_scored_and_what_was_seen_is_drawn(open_page: Callable[..., A
     assert page.evaluate(pixel, [12, 10]) == [0xFF, 0x3B, 0x5C]  # the box's right side
     assert page.evaluate(pixel, [8, 8]) == [0xFF, 0x3B, 0x5C]  # the point
     assert page.evaluate(pixel, [10, 10]) == [51, 51, 51]  # inside the box, beside the point
+
+
+#: Lets files fall on the page; the list of a drop is empty once its event is over.
+DROP = """
+([names, data]) => {
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  const transfer = new DataTransfer();
+  for (const name of names) transfer.items.add(new File([bytes], name, { type: "image/png" }));
+  const files = [...transfer.files];
+  Object.defineProperty(transfer, "files", { value: files });
+  const drop = new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true });
+  const isOpened = document.querySelector("h1").dispatchEvent(drop);
+  files.length = 0;
+  return isOpened;
+}
+"""
+
+
+def test_images_that_are_dropped_anywhere_are_all_scored(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    page.wait_for_selector("#scorer:not([disabled])")
+    picture = base64.b64encode(encode(grey(51), "PNG")).decode()
+    assert not page.evaluate(DROP, [["one.png", "two.png"], picture]), "the browser would open the picture"
+    page.wait_for_selector("#chosen li")
+    press_score(page)
+    page.wait_for_selector("#message >> text=scored")
+    assert page.locator("#chosen li span").all_inner_texts() == ["one.png", "two.png"]
+    assert page.locator("#message").inner_text() == "2 scored"
 
 
 def test_nothing_that_the_service_says_is_read_as_html(open_page: Callable[..., Any]) -> None:
@@ -293,6 +322,47 @@ def test_the_status_page_shows_what_happens(open_page: Callable[..., Any], serve
     assert "secret" not in page.content()
     assert "IMAGE_UNDECODABLE" in page.locator("#refused").inner_text()
     assert page.locator("#summary .state").inner_text() == "ready"
+
+
+def test_what_is_held_queued_and_done_is_told_in_numbers(browser: Any) -> None:
+    scorer = MeanScorer()
+    picture = {"format": "png", "data": base64.b64encode(encode(grey(9), "PNG")).decode()}
+
+    with serve_in_background([scorer], http_port=0) as server, ThreadPoolExecutor() as callers:
+
+        def call(items: int, prompt: str) -> Any:
+            body = {"scorer": "mean", "items": [{"images": [picture], "prompt": prompt}] * items}
+            return callers.submit(httpx.post, f"{server.http_url}/v1/score", json=body, timeout=60)
+
+        page = browser.new_page()
+        try:
+            page.goto(f"{server.http_url}/status")
+            shows(page, items_held=0, calls_in_flight=0, items_queued=0)
+            held = [call(1, "wait")]
+            shows(page, items_held=1, calls_in_flight=1, items_queued=0)  # the model has it
+            held.append(call(3, ""))
+            shows(page, items_held=4, calls_in_flight=2, items_queued=3)
+            assert rate(page) == 0
+            scorer.gate.set()
+            assert [len(one.result().json()["results"]) for one in held] == [1, 3]
+            shows(page, items_held=0, calls_in_flight=0, items_queued=0)
+            call(60, "").result()
+            page.wait_for_function("() => !document.querySelector('.tile .value').textContent.startsWith('0.')")
+            assert 1 <= rate(page) <= 64
+        finally:
+            scorer.gate.set()
+            page.close()
+
+
+def shows(page: Any, items_held: int, calls_in_flight: int, items_queued: int) -> None:
+    """Wait until it does: it asks every other second."""
+    for title, value in (("Items held", items_held), ("Calls in flight", calls_in_flight)):
+        page.locator(".tile", has_text=re.compile(f"^{title}\\s*{value}$")).wait_for()
+    page.wait_for_selector(f".scorer >> text=/ {items_queued} items queued/")
+
+
+def rate(page: Any) -> float:
+    return float(page.locator(".tile", has_text="Items per second").locator(".value").inner_text())
 
 
 def test_kept_scores_are_told(browser: Any) -> None:

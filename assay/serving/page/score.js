@@ -138,7 +138,11 @@ function setUpDropping() {
   // The whole page takes drops: a picture let fall beside the field would otherwise be opened in place of the page.
   window.addEventListener("dragover", (event) => { event.preventDefault(); mark(true); });
   window.addEventListener("dragleave", () => mark(false));
-  window.addEventListener("drop", (event) => { event.preventDefault(); mark(false); addFiles(event.dataTransfer.files); });
+  window.addEventListener("drop", (event) => {
+    event.preventDefault();
+    mark(false);
+    addFiles([...event.dataTransfer.files]);  // the list itself is empty once the event is over
+  });
 }
 
 byId("files").addEventListener("change", ({ target }) => {
