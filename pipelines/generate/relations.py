@@ -24,23 +24,21 @@ def check_relations(relation: Any, number: int) -> Iterator[str]:
         number: of the record's instructions.
     """
     if not isinstance(relation, list):
-        yield from _check_one("relation", relation)
+        yield from check_relation("relation", relation)
         return
     if len(relation) != number:
         yield f"relation has {len(relation)} entries; allowed: {number}, one for each of instructions"
     for index, one in enumerate(relation):
-        yield from _check_one(f"relation[{index}]", one)
+        yield from check_relation(f"relation[{index}]", one)
 
 
-def read_relations(relation: Any, number: int) -> tuple[SpatialTask | None, ...] | None:
-    """What each of `number` images should show; None if nothing is said of any. Only after a check."""
-    listed = relation if isinstance(relation, list) else [relation] * number
-    if relation is None or (listed and all(one is None for one in listed)):
-        return None
-    return tuple(None if one is None else SpatialTask(**one) for one in listed)
+def check_relation(name: str, relation: Any) -> Iterator[str]:
+    """What is wrong with a single one.
 
-
-def _check_one(name: str, relation: Any) -> Iterator[str]:
+    Args:
+        name: of it, for messages.
+        relation: None if nothing is said.
+    """
     if relation is None:
         return
     if not isinstance(relation, dict):
@@ -52,3 +50,11 @@ def _check_one(name: str, relation: Any) -> Iterator[str]:
             yield f"{name}.{field} = {value!r}; allowed: a string that is not empty"
     for field in sorted(relation.keys() - set(FIELDS), key=str):
         yield f"{name}.{field} is unknown; allowed: {', '.join(FIELDS)}"
+
+
+def read_relations(relation: Any, number: int) -> tuple[SpatialTask | None, ...] | None:
+    """What each of `number` images should show; None if nothing is said of any. Only after a check."""
+    listed = relation if isinstance(relation, list) else [relation] * number
+    if relation is None or (listed and all(one is None for one in listed)):
+        return None
+    return tuple(None if one is None else SpatialTask(**one) for one in listed)

@@ -1,6 +1,7 @@
 """A unit of work for each question: what decides its instructions, and where they go."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def plan_units(
     units = []
     for question in questions:
         paths = [resolve(root, path) for path in question.image_paths]
+        relation = {} if question.relation is None else {"relation": asdict(question.relation)}
         units.append(
             Unit(
                 item=str(question.id),
@@ -40,6 +42,7 @@ def plan_units(
                     "dataset": question.dataset,
                     "question": question.question,
                     "image_paths": list(question.image_paths),
+                    **relation,
                     "images": [digest(path) for path in paths],
                     "template": template.text,
                     "model": dict(model),

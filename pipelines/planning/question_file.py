@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import ConfigError
+from assay.tasks import SpatialTask
 from pipelines.generate.records import check_identity, check_strings, read_objects, refuse
+from pipelines.generate.relations import check_relation
 
 FILE = "questions.jsonl"
 
@@ -20,12 +22,14 @@ class Question:
         dataset: name of the dataset.
         question: in words, with its options if it has any.
         image_paths: what it is about, in order; at least one.
+        relation: what each image that is drawn for it should show; None if nothing is said.
     """
 
     id: int | str
     dataset: str
     question: str
     image_paths: tuple[str, ...]
+    relation: SpatialTask | None = None
 
 
 def read_questions(path: Path) -> list[Question]:
@@ -48,7 +52,9 @@ def read_questions(path: Path) -> list[Question]:
         if problems := list(_problems(values)):
             faults += [f"{file}:{number}: {problem}" for problem in problems]
             continue
-        one = Question(values["id"], values["dataset"], values["question"], tuple(values["image_paths"]))
+        one = Question(
+            values["id"], values["dataset"], values["question"], tuple(values["image_paths"]), _relation(values)
+        )
         if (earlier := first_lines.setdefault((one.dataset, str(one.id)), number)) != number:
             faults.append(f"{file}:{number}: id = {one.id!r} of dataset {one.dataset!r} is on line {earlier} too")
         questions.append(one)
@@ -66,3 +72,8 @@ def _problems(values: dict[str, Any]) -> Iterator[str]:
         yield from check_strings("image_paths", values["image_paths"])
         if values["image_paths"] == []:
             yield "image_paths = []; allowed: at least one"
+    yield from check_relation("relation", values.get("relation"))
+
+
+def _relation(values: dict[str, Any]) -> SpatialTask | None:
+    return None if values.get("relation") is None else SpatialTask(**values["relation"])

@@ -15,8 +15,8 @@ class PlanningSettings(BatchSettings):
     """What is asked, of which model, and where its instructions go.
 
     Args:
-        questions: JSONL of `id`, `question`, `image_paths` and, where the file's folder is not its name, `dataset`; or
-            a folder with such a `questions.jsonl`.
+        questions: JSONL of `id`, `question`, `image_paths`, where the file's folder is not its name `dataset`, and
+            where the images should show one `relation`; or a folder with such a `questions.jsonl`.
         data_root: what the image paths are relative to; None: the folder of the questions.
         output_root: for `<name>/results.jsonl`, which `assay generate` reads.
         name: of the planning model there; None takes the last part of the model's.

@@ -12,6 +12,8 @@ from pipelines.generate.records import FILE as RESULTS
 from pipelines.planning.planner import FILE
 
 JOB = "plan"
+#: What a record has of its question; `relation` only where the question tells one.
+OF_THE_QUESTION = ("id", "dataset", "question", "image_paths", "relation")
 
 
 def write_summary(ledger: Ledger) -> list[Path]:
@@ -45,5 +47,5 @@ def write_summary(ledger: Ledger) -> list[Path]:
 def _row(ledger: Ledger, unit: PlannedUnit) -> dict:
     entry = ledger.entry(unit.folder)
     assert entry is not None
-    known = {name: entry.inputs[name] for name in ("id", "dataset", "question", "image_paths")}
+    known = {name: entry.inputs[name] for name in OF_THE_QUESTION if name in entry.inputs}
     return {**known, **json.loads((ledger.root / unit.folder / FILE).read_text())}

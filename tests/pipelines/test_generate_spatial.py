@@ -1,60 +1,24 @@
 """`assay generate --score spatial`: what a service is asked, what is made of its answers, and what costs no image."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from brightness_judge import LEFT, NEAR, Brightness, brightness
 from generate_job import VARIANT, Job
-from PIL import Image
 
 from assay.errors import AssayError, ConfigError, ServiceUnavailableError
-from assay.outcomes import Evidence, Failed, Outcome, Scored
-from assay.serving.scorer import Sample, ScorerInfo
-from assay.tasks import SpatialTask
+from assay.serving.scorer import ScorerInfo
 from assay.testing import FaultInjector, serve_in_background
 from pipelines.generate.settings import GenerateSettings
 from pipelines.generate.spatial_scores import in_words, summarize
 from pipelines.status_command import status, summary
 
-LEFT = {"subject": "apple", "relation": "left of", "reference": "cup"}
-NEAR = {"subject": "cup", "relation": "near", "reference": "kite"}
 UNKNOWN = {**LEFT, "relation": "astride"}
-
-
-class Brightness:
-    """Speaks the spatial service's contract; its value is how bright a picture is, less a tenth for `near`."""
-
-    def __init__(self, fingerprint: str = "1") -> None:
-        self.info = ScorerInfo("relation", fingerprint * 16, (0.0, 1.0), True, ("SpatialTask",))
-        self.asked: list[tuple[str, str]] = []
-        self.abstains = False
-
-    def warm_up_sample(self) -> Sample:
-        return Sample("warm-up", (np.zeros((8, 8, 3), np.uint8),), "", SpatialTask(**LEFT))
-
-    def score(self, batch: Sequence[Sample]) -> list[Outcome]:
-        return [self._judge(sample) for sample in batch]
-
-    def _judge(self, sample: Sample) -> Outcome:
-        task = sample.task
-        assert isinstance(task, SpatialTask)
-        if sample.id != "warm-up":
-            self.asked.append((sample.id, task.relation))
-        if task.relation == "astride":
-            return Failed("INVALID_ARGUMENT", "UNKNOWN_RELATION", "task.relation is 'astride'")
-        if self.abstains:
-            return Failed("FAILED_PRECONDITION", "JUDGE_ABSTAINED", "the detector found 0 of 'cup'")
-        value = brightness(sample.images[0]) - 0.1 * (task.relation == "near")
-        return Scored(value, {"vlm_p": value}, Evidence(reason="as bright as that"))
-
-
-def brightness(picture: Path | np.ndarray) -> float:
-    pixels = np.asarray(Image.open(picture).convert("RGB")) if isinstance(picture, Path) else picture
-    return float(pixels.mean() / 255)
 
 
 @pytest.fixture
@@ -110,7 +74,7 @@ def test_numbers_are_those_of_the_pictures(
     change, low, high = found["change"]
     assert change == pytest.approx(after - before, abs=2e-6)
     # Of two samples, three sets can be drawn: the one alone, the other alone, both.
-    alone = [pairs[0][1] - pairs[0][0], np.mean([after - before for before, after in pairs[1:]])]
+    alone = [pairs[0][1] - pairs[0][0], float(np.mean([after - before for before, after in pairs[1:]]))]
     assert (low, high) == pytest.approx((min(alone), max(alone)), abs=2e-6)
     assert (found["pairs"], found["better"] + found["worse"]) == (3, 3)
     assert found["failures"] == []

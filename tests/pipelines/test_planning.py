@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import uvicorn
+from brightness_judge import LEFT, Brightness, brightness
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from hypothesis import given
@@ -22,6 +23,7 @@ from typer.testing import CliRunner
 
 from assay import cli
 from assay.errors import ConfigError
+from assay.testing import serve_in_background
 from miniature.vlm import build_vlm, save_vlm
 from pipelines.generate.command import generate
 from pipelines.planning.command import plan
@@ -173,6 +175,39 @@ def test_plans_are_read_and_drawn(server: ChatServer, questions: Path, tmp_path:
     assert drawn == ["0/img_0.png", "0/img_1.png", "1/img_0.png", "1/img_1.png"]
 
 
+def tell_relation(questions: Path, line: int, relation: Any) -> None:
+    file = questions / "questions.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[line]["relation"] = relation
+    file.write_text("".join(json.dumps(values) + "\n" for values in lines))
+
+
+def test_a_questions_relation_is_judged_in_what_is_drawn_for_it(
+    server: ChatServer, questions: Path, tmp_path: Path, tiny_klein: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    openai = {"name": "openai", "base_url": server.base_url, "weights": "a", "model": "m"}
+    assert plan(None, settings(questions, openai)) == 0
+    server.asked.clear()
+    tell_relation(questions, 0, LEFT)
+    tell_relation(questions, 1, None)
+    assert plan(None, settings(questions, openai)) == 0
+    assert server.asked == ["Where is the cup?"], "the others are as they were"
+    assert [row.get("relation") for row in rows(tmp_path / "planned/m")] == [LEFT, None, None, None]
+    judge = Brightness()
+    with serve_in_background([judge]) as service:
+        flags = [f"predicted_instructions_root={tmp_path}/planned", f"data_root={questions}", "num_inference_steps=1"]
+        flags += ["planning_model=m", f"flux_ckpt={tiny_klein}", f"output_root={tmp_path}/drawn"]
+        assert generate(None, [*flags, "score=spatial", f"targets=[{service.target!r}]"]) == 0
+    folder = tmp_path / "drawn/rooms/m" / tiny_klein.name
+    found = json.loads((folder / "spatial_scores.json").read_text())
+    assert (found["pairs"], found["samples"]["with_relation"], found["samples"]["without_relation"]) == (2, 1, 3)
+    assert found["before"] == pytest.approx(brightness(questions / "images/0a.png"), abs=1e-6)
+    after = [brightness(folder / f"0/img_{k}.png") for k in (0, 1)]
+    assert found["after"] == pytest.approx(np.mean(after), abs=1e-6)
+    assert len(judge.asked) == 3, "the first reference, and two images"
+    assert "over 2 images; 3 samples without a relation" in capsys.readouterr().out
+
+
 def test_another_folder_of_questions_takes_nothing_from_the_first(
     server: ChatServer, questions: Path, tmp_path: Path
 ) -> None:
@@ -223,6 +258,18 @@ def test_a_model_in_this_process_plans(questions: Path, tmp_path: Path) -> None:
         ('{"id": 1, "question": "x", "image_paths": []}', r":1: image_paths = \[\]; allowed: at least one"),
         ('{"id": 1, "question": "x", "image_paths": [3]}', r":1: image_paths\[0\] = 3"),
         ('{"id": "a/b", "question": "x", "image_paths": ["a.png"]}', r":1: id = 'a/b' cannot name a folder"),
+        (
+            '{"id": 1, "question": "x", "image_paths": ["a.png"], "relation": "left of"}',
+            r":1: relation = 'left of'; allowed: an object with subject, relation, reference, or null",
+        ),
+        (
+            '{"id": 1, "question": "x", "image_paths": ["a.png"], "relation": []}',
+            r":1: relation = \[\]; allowed: an object with subject, relation, reference, or null",
+        ),
+        (
+            '{"id": 1, "question": "x", "image_paths": ["a.png"], "relation": {"subject": "cup", "relation": "near"}}',
+            r":1: relation.reference = None; allowed: a string that is not empty",
+        ),
         ("", "has no line"),
     ],
 )
