@@ -35,6 +35,7 @@ from pipelines.spatial_tasks.evaluation.command import spatial_eval
 from pipelines.spatial_tasks.evaluation.metrics import named_metrics
 from pipelines.spatial_tasks.evaluation.page import badness, draw
 from pipelines.spatial_tasks.evaluation.rows import find_mask, read_rows
+from pipelines.spatial_tasks.evaluation.settings import EvalSettings
 from pipelines.spatial_tasks.points import Point
 from pipelines.spatial_tasks.zero_shot import TASKS, spatial_zero_shot, table
 from pipelines.status_command import summary
@@ -397,6 +398,10 @@ def test_workers_travel_to_other_processes() -> None:
     assert pickle.loads(pickle.dumps(load)) == load
     for function in (load_mark_worker, load_concat_worker):
         assert pickle.loads(pickle.dumps(function)) is function
+
+
+def test_the_services_own_port_is_asked_unless_told_otherwise(tmp_path: Path) -> None:
+    assert EvalSettings(data_json=tmp_path, output_json=tmp_path / "out.json").targets == ("localhost:50055",)
 
 
 def test_an_empty_file_and_no_service(tmp_path: Path) -> None:

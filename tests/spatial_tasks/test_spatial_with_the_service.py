@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from x3_data import box_mask, write_object
 
 from assay.serving.scorer import Sample
@@ -94,6 +95,38 @@ def test_both_call_the_same_answers_hits(questions: Path, tmp_path: Path, name: 
     asked = {inquiry.turns[0] for inquiry in writer.asked}
     marks = "<image>\n" * (1 if "concat" in name else 2)
     assert {marks + row["conversations"][0]["value"] for row in rows} <= asked
+
+
+def test_pictures_and_masks_that_cannot_be_used_are_named_and_the_rest_is_answered(
+    questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = json.loads((questions / "t1_val_multi.json").read_text())
+    unreadable, truncated, small = (tmp_path / f"{name}.png" for name in ("unreadable", "truncated", "small"))
+    unreadable.write_bytes(b"not a png !")
+    truncated.write_bytes(Path(rows[1]["image"][1]).read_bytes()[:-30])
+    Image.new("L", (10, 10), 255).save(small)
+    for number in (0, 2, 3, 4):
+        rows[number]["image"][0] = str(unreadable)
+    rows[1]["image"][1] = str(truncated)
+    rows[5]["mask"] = rows[6]["mask"] = str(small)
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    writer, templates = Scripted(), read_spatial_questions()
+    scorers = [PointingScorer(kind, writer, "roborefer", 64, templates) for kind in ("correspondence", "difference")]
+    output = tmp_path / "found.json"
+    with serve_in_background(scorers) as server:
+        flags = [f"data_json={tmp_path / 'rows.json'}", f"output_json={output}", f"targets=[{server.target!r}]"]
+        assert spatial_eval(None, flags) == 1
+    found = json.loads(output.read_text())
+    assert (found["without_score"], found["answered"]) == (7, len(rows) - 7)
+    errors = [row["error"] for row in found["results"]]
+    assert errors[0].startswith(f"{unreadable} cannot be read: ")
+    assert errors[1].startswith(f"{truncated} cannot be read: ")
+    assert errors[5] == "MASK_SIZE_MISMATCH: images: the mask is 10 x 10; allowed: the query's 20 x 12, so 20 x 12"
+    assert errors[7:] == [None] * (len(rows) - 7)
+    said = capsys.readouterr().out.splitlines()
+    first = said.index("7 questions WITHOUT A SCORE, in none of the numbers")
+    assert said[first + 1 : first + 6] == [f"  {rows[number]['id']}: {errors[number]}" for number in range(5)]
+    assert said[first + 6] == "  ... and 2 more, in results"
 
 
 def test_hits_by_both_rules_on_every_thousandth_of_a_picture() -> None:

@@ -6,10 +6,10 @@ is kept is the text, the point that it read in it, and whether it takes that for
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -33,6 +33,8 @@ OF_THE_CALL = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "FAILED
 FILE = "answers.json"
 #: Calls under way at once, so that the service has batches to make of them.
 CONCURRENCY = 4
+
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
@@ -97,23 +99,43 @@ def _show(question: Mapping[str, Any], paths: Mapping[str, Any]) -> _Shown | str
     if paths["mask"] is None:
         return f"{paths['query']} has no mask beside it"
     try:
-        images = tuple(Path(path).read_bytes() for path in paths["images"])
-        mask = read_mask(Path(paths["mask"]))
+        images = tuple(_read(path, _checked_bytes) for path in paths["images"])
+        mask = _read(paths["mask"], read_mask)
         target = read_answer(question["wanted"]).point
         if target is not None and question["is_whole_frame"]:
-            target = _frame(images[0], mask).to_right(target)
-    except UNREADABLE as error:
+            target = _frame(paths["images"][0], mask).to_right(target)
+    except ValueError as error:
         return f"{error}"
     return _Shown(images, mask, target)
 
 
-def _frame(whole: bytes, mask: Mask) -> SideBySide:
+def _read(path: str, reader: Callable[[Path], Content]) -> Content:
+    """What is in a file.
+
+    Raises:
+        ValueError: it cannot be read; names it.
+    """
+    try:
+        return reader(Path(path))
+    except UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _checked_bytes(path: Path) -> bytes:
+    """Of a picture that can be read to its end."""
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+    return content
+
+
+def _frame(whole: str, mask: Mask) -> SideBySide:
     """Of a concatenated pair, from its picture and its query's mask."""
-    with Image.open(io.BytesIO(whole)) as image:
+    with Image.open(whole) as image:
         width, height = image.size
     query = size_of(mask)
     if width <= query.width or height < query.height:
-        raise ValueError(f"a picture of {width} x {height} holds no reference beside a query of {query}")
+        raise ValueError(f"{whole}: a picture of {width} x {height} holds no reference beside a query of {query}")
     return SideBySide(Size(width - query.width, height), query)
 
 

@@ -19,7 +19,7 @@ class JudgeSettings(ClientTls, BatchSettings):
         compat: `metrics` and `results` as the reference has them; what is asked stays the same.
     """
 
-    targets: tuple[str, ...] = Field(default=("localhost:50051",), min_length=1)
+    targets: tuple[str, ...] = Field(default=("localhost:50055",), min_length=1)
     deadline_s: float = Field(default=600.0, gt=0)
     batch_size: int = Field(default=16, ge=1)
     image_folder: Path = Path("/")

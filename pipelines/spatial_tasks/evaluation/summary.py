@@ -79,13 +79,19 @@ def summarize(results: Sequence[Result], *, compat: bool) -> dict[str, Any]:
 
 
 def table(summary: dict[str, Any]) -> str:
-    """For people: the protocol's numbers and the robust ones."""
+    """For people: the protocol's numbers and the robust ones, and the first of what failed.
+
+    Args:
+        summary: with its `results`.
+    """
     rows = [(name, _shown(value), "") for name, value in summary["metrics"].items()]
     rows += [(name, _shown(one["value"]), f"of {one['n']}") for name, one in summary["robust"].items()]
     lines = [f"{name:24}{value:>10}  {of}".rstrip() for name, value, of in rows]
     for name, text in WARNINGS.items():
         if summary[name]:
             lines.append(f"{summary[name]} {text}")
+        if name == "without_score":
+            lines += _unscored(summary)
     if (left := summary["questions"] - summary["answered"] - summary["without_score"]) > 0:
         lines.append(f"NOT ALL QUESTIONS: {left} of {summary['questions']} are yet to be answered")
     left_out = summary["rows_left_out"]
@@ -93,6 +99,13 @@ def table(summary: dict[str, Any]) -> str:
     lines += left_out[:SHOWN_FAILURES]
     lines += [f"failed: {failure}" for failure in summary["failures"][:SHOWN_FAILURES]]
     return "\n".join(lines)
+
+
+def _unscored(summary: dict[str, Any]) -> list[str]:
+    """The first questions without a score, and why they have none."""
+    failed = [f"  {row['id']}: {row['error']}" for row in summary["results"] if row["error"]]
+    more = len(failed) - SHOWN_FAILURES
+    return [*failed[:SHOWN_FAILURES], *([f"  ... and {more} more, in results"] if more > 0 else [])]
 
 
 #: key of a summary -> what it means where it is not 0
