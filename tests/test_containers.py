@@ -355,6 +355,23 @@ def test_a_training_in_a_container_learns_from_the_service_and_leaves_its_lora(s
     assert (line["epoch"], line["unscored"], line["groups_dropped"]) == (1, 0, 0)
 
 
+def test_make_train_on_the_host_learns_from_the_container(stack: Stack, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ASSAY_")}
+    environment |= {"TARGET": stack.published("geneval", 50051), "ASSAY_TOKEN_FILE": str(stack.token_file)}
+    settings = " ".join([*TINY, f"run.output={tmp_path}/run"])
+    done = subprocess.run(
+        ["make", "train", f"VENV={sys.prefix}", f"ARGS={settings}"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+    assert (line["unscored"], line["groups_dropped"]) == (0, 0)
+
+
 def test_a_service_that_crashes_under_load_comes_back_and_no_call_fails(stack: Stack) -> None:
     """The only replica: the client waits for it and tries again."""
     before = stack.state("geneval")["RestartCount"]
