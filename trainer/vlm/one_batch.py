@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from assay.config import load_config
 from assay.errors import ConfigError
@@ -11,6 +12,7 @@ from assay.serving.model_files import locate_model
 from assay.vision_language.chat_processor import load_processor
 from trainer.vlm.collator import IGNORED, AnswerCollator
 from trainer.vlm.config import FineTuningConfig
+from trainer.vlm.conversations import Conversation
 from trainer.vlm.mixture import read_mixture
 from trainer.vlm.rendering import Renderer
 
@@ -27,21 +29,49 @@ def check_one_batch(config: Path | None, overrides: Sequence[str]) -> int:
     )
     conversations = read_mixture(settings.data, settings.seed)
     processor = load_processor(locate_model(settings.model, settings.revision))
-    number = min(settings.batch_size, len(conversations))
-    batch = AnswerCollator(conversations, Renderer(processor))([{"index": index} for index in range(number)])
-    shown = [len(conversation.images) for conversation in conversations[:number]]
-    places = (batch["input_ids"] == processor.image_token_id).sum(1).tolist()
-    print(f"{len(conversations)} conversations; a batch of {number}")
+    renderer = Renderer(processor)
+    rows = choose_rows(conversations, settings.batch_size)
+    places = [places_by_image(conversations[row], renderer, processor) for row in rows]
+    batch = AnswerCollator(conversations, renderer)([{"index": row} for row in rows])
+    print(f"{len(conversations)} conversations; a batch of {len(rows)}")
     for name, value in batch.items():
         print(f"  {name}: {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}")
-    for row, conversation in enumerate(conversations[:number]):
-        if not places[row] or places[row] % shown[row]:
-            raise ConfigError(
-                f"conversation {conversation.id!r}: {shown[row]} images have {places[row]} places in the text; the "
-                f"processor does not know {IMAGE}, or images of one conversation have different sizes"
-            )
-        learnt = batch["labels"][row]
+    for row, own, learnt in zip(rows, places, batch["labels"], strict=True):
         answer = processor.tokenizer.decode(learnt[learnt != IGNORED])
-        print(f"  {conversation.id}: {shown[row]} images, {places[row]} places for them, learns {answer!r}")
+        print(f"  {conversations[row].id}: {len(own)} images, {sum(own)} places for them, learns {answer!r}")
     print("OK: one-batch check passed")
     return 0
+
+
+def choose_rows(conversations: Sequence[Conversation], batch_size: int) -> list[int]:
+    """The first conversation of each number of images, and the first of the others until the batch is full."""
+    first: dict[int, int] = {}
+    for row, conversation in enumerate(conversations):
+        first.setdefault(len(conversation.images), row)
+    others = [row for row in range(min(batch_size, len(conversations))) if row not in first.values()]
+    return sorted([*first.values(), *others[: max(0, batch_size - len(first))]])
+
+
+def places_by_image(conversation: Conversation, renderer: Renderer, processor: Any) -> list[int]:
+    """How many tokens each image of a conversation has in the text; images may differ in size, and so in places.
+
+    Raises:
+        ConfigError: an image has none, tokens stand for an image where none does, or the processor refuses it.
+    """
+    text, _ = renderer.with_answers(conversation)
+    asked = {"return_offsets_mapping": True, "return_text_replacement_offsets": True}
+    try:
+        inputs = renderer.inputs([text], [conversation.images], side="right", **asked)
+    except ValueError as error:
+        raise ConfigError(f"conversation {conversation.id!r}: the processor refuses it: {error}") from error
+    is_place = inputs["input_ids"][0] == processor.image_token_id
+    starts = inputs["offset_mapping"][0, :, 0][is_place].tolist()
+    spans = [one["new_span"] for one in inputs["text_replacement_offsets"][0]]
+    places = [sum(start <= place < end for place in starts) for start, end in spans]
+    if len(places) != len(conversation.images) or not all(places) or sum(places) != len(starts):
+        raise ConfigError(
+            f"conversation {conversation.id!r}: {len(conversation.images)} images; places in the text by image: "
+            f"{', '.join(map(str, places)) or 'none'}; in all: {len(starts)}; allowed: some for each image, and no "
+            f"others: does the processor know {IMAGE}?"
+        )
+    return places

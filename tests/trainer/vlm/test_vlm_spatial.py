@@ -1,6 +1,7 @@
 """Points are learnt from spatial data: two pictures, no marks in the text, an answer in digits."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_verifier import save_picture
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaProcessor
 from typer.testing import CliRunner
 
 from assay import cli
@@ -143,3 +144,42 @@ def test_the_one_batch_check_says_what_is_in_it(
     assert "OK: one-batch check passed" in said
     assert not (tmp_path / "out").exists()
     assert load_config(FineTuningConfig, config, []).held_out_answers == "exact"
+
+
+def test_the_one_batch_check_looks_at_a_row_of_each_number_of_images(
+    settings: dict[str, Any], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a mixture, pairs come first, and concatenated pictures behind them."""
+    rows = json.loads(data.read_text())
+    rows.append({**rows[0], "id": "whole", "image": rows[0]["image"][0]})
+    data.write_text(json.dumps(rows))
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps({**settings, "batch_size": 2}))
+    assert check_one_batch(config, []) == 0
+    said = capsys.readouterr().out
+    assert "4 conversations; a batch of 2" in said
+    assert "  s0: 2 images, 128 places for them" in said
+    assert "  whole: 1 images, 64 places for them" in said
+
+
+def test_the_one_batch_check_refuses_an_image_without_places(
+    settings: dict[str, Any], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where 64 places stand for two images; and where the chat template drops a second image."""
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps(settings))
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            LlavaProcessor, "replace_image_token", lambda self, _, image_idx, **__: "" if image_idx else 64 * "<image>"
+        )
+        with pytest.raises(ConfigError, match=r"'s0': 2 images; places in the text by image: 64, 0; in all: 64"):
+            check_one_batch(config, [])
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_base, folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    template = processor.chat_template.replace("<image>", "{% if loop.first %}<image>{% endif %}")
+    processor.chat_template = processor.tokenizer.chat_template = template
+    processor.save_pretrained(folder)
+    config.write_text(json.dumps({**settings, "model": str(folder)}))
+    with pytest.raises(ConfigError, match=r"conversation 's0': the processor refuses it: .* 1 <image> tokens and 2 im"):
+        check_one_batch(config, [])
