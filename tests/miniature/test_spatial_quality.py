@@ -1,5 +1,5 @@
-"""The miniature's spatial judge points, and judges relations, as its model card says: by the service and the pipeline
-that users have, on scenes that no training saw."""
+"""The miniature's spatial judge points as its model card says, by the service and the pipeline that users have; and the
+service's detector, which decides about relations, knows positions. All on scenes that no training saw."""
 
 import json
 from collections.abc import Iterator
@@ -58,11 +58,13 @@ def test_it_finds_what_differs(server: BackgroundServer, questions: Path, tmp_pa
     assert evaluate(server, questions, "t2b_val_multi", tmp_path)["metrics"]["hit_at_mask"] >= 0.85
 
 
-def test_it_judges_positions(server: BackgroundServer) -> None:
-    """Scenes as their prompts say, and mirrored in word: left for right, above for below."""
+def test_the_detector_that_decides_about_relations_knows_positions() -> None:
+    """The scorer as it is served: `relation.value` is `detector`, so that nothing is said here of the judge's model.
+    Scenes as their prompts say, and mirrored in word: left for right, above for below."""
     rng = np.random.default_rng(2 * 10**9)
     other = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
     config = yaml.safe_load((ROOT / "configs/services/spatial.yaml").read_text())["scorer"]
+    assert config["relation"]["value"] == "detector"
     scorer = next(one for one in build_scorers(config) if one.info.name == "relation")
     samples, wanted = [], []
     for number in range(60):

@@ -1,6 +1,7 @@
 """Best of N: which candidate is chosen, what a search costs, and what happens when there is no answer."""
 
 import json
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusion3Pipeline
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from typer.testing import CliRunner
 
 from assay.cli import app
+from assay.config import load_config
 from assay.errors import ConfigError
 from assay.outcomes import Failed, Outcome, Scored
 from assay.serving.scorer import Sample, ScorerInfo
@@ -25,10 +30,15 @@ from pipelines.best_of_n.command import best_of_n
 from pipelines.best_of_n.plan import candidate_seed, plan_units
 from pipelines.best_of_n.prompts import read_prompts
 from pipelines.best_of_n.settings import BestOfNSettings
+from pipelines.best_of_n.worker import LoadBestOfNWorker
+from pipelines.engine.unit import Unit
 from pipelines.evaluate.image_folder import read_image_folder
 from pipelines.reward_service import ServiceAddress
 
 STEPS, CANDIDATES = 5, 6
+SD3 = Path(__file__).parents[2] / "miniature/weights/sd3"
+#: It has no T5.
+SD3_SAMPLING = {"num_inference_steps": 2, "guidance_scale": 1.0, "height": 64, "width": 64, "max_sequence_length": 0}
 
 
 def redness(image: Any) -> float:
@@ -116,12 +126,16 @@ def flags(model: Path, metadata_file: Path, judges: dict[str, Judge], tmp_path: 
         ]
 
 
-def candidates(model: Path, flags: list[str], item: int, image: int, **sampling: float) -> list[np.ndarray]:
-    """Each drawn alone, to its end."""
+def planned(flags: list[str], item: int) -> Unit:
     values: dict[str, Any] = {flag.split("=", 1)[0]: flag.split("=", 1)[1] for flag in flags}
     values["verifiers"] = json.loads(values["verifiers"])
     settings = BestOfNSettings(**values)
-    unit = plan_units(read_prompts(None, settings.metadata_file), settings, "", {})[item]
+    return plan_units(read_prompts(None, settings.metadata_file), settings, "", {})[item]
+
+
+def candidates(model: Path, flags: list[str], item: int, image: int, **sampling: Any) -> list[np.ndarray]:
+    """Each drawn alone, to its end."""
+    unit = planned(flags, item)
     pipeline = ShowoPipeline.from_pretrained(model)
     pipeline.set_progress_bar_config(disable=True)
     return [
@@ -412,6 +426,87 @@ def test_the_command_takes_the_flags_that_users_know(flags: list[str], tmp_path:
     folder = tmp_path / "out" / "elsewhere_orm_zs_dpo_iter"
     assert sorted(path.name for path in folder.glob("0*")) == ["00000", "00001"]
     assert json.loads((folder / "00001/metadata.jsonl").read_text()) == {"prompt": "a photo of a kite"}
+
+
+@pytest.fixture
+def sd3_lora(tmp_path: Path) -> Path:
+    """Of the miniature's SD3, with random weights: its images are visibly others."""
+    torch.manual_seed(3)
+    pipeline = sd3()
+    pipeline.transformer.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=["attn.to_v", "attn.to_out.0"]))
+    weights = {name: torch.randn_like(one) for name, one in get_peft_model_state_dict(pipeline.transformer).items()}
+    StableDiffusion3Pipeline.save_lora_weights(tmp_path / "lora", transformer_lora_layers=weights)
+    return tmp_path / "lora"
+
+
+def sd3(lora: Path | None = None) -> Any:
+    pipeline = StableDiffusion3Pipeline.from_pretrained(SD3, dtype=torch.float32, text_encoder_3=None, tokenizer_3=None)
+    pipeline.set_progress_bar_config(disable=True)
+    if lora is not None:
+        pipeline.load_lora_weights(lora)
+    return pipeline
+
+
+def sd3_candidates(flags: list[str], number: int, lora: Path | None = None) -> list[np.ndarray]:
+    """Those of the first prompt's first image, each drawn alone."""
+    unit, pipeline = planned(flags, 0), sd3(lora)
+    return [
+        np.asarray(
+            pipeline(
+                unit.inputs["metadata"]["prompt"],
+                generator=torch.Generator().manual_seed(candidate_seed(unit, 0, candidate)),
+                **SD3_SAMPLING,
+            ).images[0]
+        )
+        for candidate in range(number)
+    ]
+
+
+def test_a_diffusers_model_draws_the_candidates_and_so_it_does_with_a_lora(
+    flags: list[str], sd3_lora: Path, tmp_path: Path, passes: list[int]
+) -> None:
+    sampling = [f"{name}={value}" for name, value in SD3_SAMPLING.items() if name != "num_inference_steps"]
+    flags = [*flags, f"model={SD3}", *sampling, "generation_timesteps=2", "search_num=3", "eval_num=1", "max_prompts=1"]
+    kept = f"candidates={tmp_path / 'candidates'}"
+    tuned = [f"dpo_models={json.dumps({'dpo': str(sd3_lora)})}", "dpo_model=dpo"]
+    pictures = {}
+    for name, lora, settings in (("sd3_orm_ft", None, []), ("sd3_orm_ft_dpo", sd3_lora, tuned)):
+        assert best_of_n(None, [*flags, kept, "reward_model=orm_ft", *settings]) == 0
+        drawn = sd3_candidates(flags, 3, lora)
+        folder = tmp_path / "results" / name
+        (chosen,) = selection(folder)["images"]
+        assert [one["outcome"] for one in chosen["candidates"]] == pytest.approx(list(map(redness, drawn)), abs=1e-3)
+        assert chosen["best"] == max(range(3), key=lambda number: redness(drawn[number]))
+        assert (chosen["steps"], chosen["steps_of_all"]) == (6, 6)
+        pictures[name] = picture(folder / "00000/samples/0000.png")
+        assert is_same(pictures[name], drawn[chosen["best"]])
+    assert not is_same(*pictures.values())
+    assert sum(passes) == 3 + 3  # the LoRA takes none of the model's own candidates
+    assert best_of_n(None, [*flags, kept, "reward_model=orm_zs", *tuned]) == 0
+    assert sum(passes) == 3 + 3
+
+
+def test_two_parts_are_the_whole(flags: list[str], tmp_path: Path) -> None:
+    def files(root: Path) -> dict[str, bytes]:
+        paths = [path for path in root.rglob("*") if path.is_file()]
+        return {
+            path.relative_to(root).as_posix(): path.read_bytes()
+            for path in paths
+            if not any(part.startswith(".") for part in path.relative_to(root).parts) and path.suffix != ".log"
+        }
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert best_of_n(None, [*flags, "reward_model=parm", f"outdir={whole}"]) == 0
+    for shard in ("1/2", "0/2"):
+        assert best_of_n(None, [*flags, "reward_model=parm", f"outdir={parts}", f"shard={shard}"]) == 0
+    assert files(parts) == files(whole)
+    assert "showo_parm/00001/samples/0000.png" in files(whole)
+
+
+def test_the_worker_travels_to_other_processes(flags: list[str]) -> None:
+    settings = load_config(BestOfNSettings, None, [*flags, "reward_model=parm"])
+    load = LoadBestOfNWorker(settings, "model", "lora", "digest")
+    assert pickle.loads(pickle.dumps(load)) == load
 
 
 @pytest.mark.parametrize("nobody", ["", None, "none"])

@@ -1,6 +1,7 @@
 """`assay plan`: questions to a model over HTTP or in this process, its texts read, and drawn by `assay generate`."""
 
 import json
+import pickle
 import shlex
 import shutil
 import threading
@@ -28,8 +29,9 @@ from miniature.vlm import build_vlm, save_vlm
 from pipelines.generate.command import generate
 from pipelines.planning.command import plan
 from pipelines.planning.instructions import read_instructions
-from pipelines.planning.planner import read_plan_template
+from pipelines.planning.planner import LoadPlanner, read_plan_template
 from pipelines.planning.question_file import read_questions
+from pipelines.planning.settings import PlanningSettings
 
 TEXTS = {
     "Where is the cup?": '<think>["no"]</think>\n```json\n["Look from above.", "Turn left."]\n```',
@@ -247,6 +249,13 @@ def test_a_model_in_this_process_plans(questions: Path, tmp_path: Path) -> None:
     written = rows(tmp_path / "planned/tiny")
     assert [row["parsed"] for row in written] == [False] * 4
     assert any(row["text"] for row in written)
+
+
+def test_the_worker_travels_to_other_processes() -> None:
+    """In a process of Ray's, say."""
+    values = {"questions": "questions", "backend": {"name": "transformers", "model": "m"}}
+    load = LoadPlanner(PlanningSettings.model_validate(values).backend, read_plan_template(None))
+    assert pickle.loads(pickle.dumps(load)) == load
 
 
 @pytest.mark.parametrize(
