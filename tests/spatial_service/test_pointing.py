@@ -1,6 +1,7 @@
 """Texts that point, family by family: what models write, what breaks off, what lies outside, and what is no answer."""
 
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ def read(family: str, text: str) -> Pointing:
     return read_pointing(text, FAMILIES[family], ASKED)  # type: ignore[index]
 
 
-def points(family: str, text: str) -> list[tuple[float, float]]:
+def points(family: str, text: str) -> list[tuple[Any, Any]]:
     said = read(family, text)
     assert isinstance(said, Points), said
     return [(pytest.approx(x, abs=1e-12), pytest.approx(y, abs=1e-12)) for x, y in said.points]
@@ -187,6 +188,20 @@ def test_places_by_hand(family: str, text: str, expected: list[tuple[float, floa
 )
 def test_no_point_is_made_of_what_is_none(family: str, text: str) -> None:
     assert isinstance(read(family, text), Unparsed)
+
+
+def test_what_florence_2_really_wrote_is_read_where_its_own_processor_reads_it() -> None:
+    """Florence-2-base about the wheels of a picture of 640 x 480, and the boxes that its processor makes of it, whole
+    pixels (transformers, tests/models/florence2/test_modeling_florence2.py, at commit 001f85b)."""
+    text = (
+        "</s><s>wheels<loc_144><loc_570><loc_870><loc_778>wheels<loc_711><loc_573><loc_866><loc_774>"
+        "wheels<loc_148><loc_579><loc_304><loc_774></s><pad><pad>"
+    )
+    boxes = [(92, 273, 557, 373), (455, 275, 554, 371), (95, 278, 194, 371)]
+    said = read("florence2", text)
+    assert isinstance(said, Points), said
+    for (x, y), (left, top, right, bottom) in zip(said.points, boxes, strict=True):
+        assert (x * 640, y * 480) == pytest.approx(((left + right) / 2, (top + bottom) / 2), abs=1)
 
 
 def test_molmo2_has_words_of_its_own_for_nothing() -> None:
