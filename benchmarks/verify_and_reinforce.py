@@ -6,7 +6,7 @@ From a generator and a zero-shot judge (`--model`, `--zero-shot`), by the comman
 
     assay data verifier     pictures, labelled by the GenEval service
     assay train orm, parm   verifiers fine-tuned on them
-    assay train dpo         on pairs of them; once more on pairs of what came of it; and that guided by the PARM
+    assay train dpo         on pairs of them; on those and pairs of what came of it; and that guided by the PARM
     assay best-of-n         one picture, or the best of N as each verifier chooses, of the same candidates
     assay evaluate geneval  what the GenEval service says of the chosen ones
 
@@ -129,18 +129,29 @@ class Experiment:
         return f"{self._root / name}/model"
 
     def _reinforce_thrice(self, targets: dict[str, str]) -> None:
-        """On pairs of the first pictures; then on pairs of what came of it, as they are and as the PARM weighs them."""
+        """On pairs of the first pictures; then on those and pairs of what came of it; and those weighed by the PARM."""
         geneval = targets["geneval"]
-        self._reinforce("dpo", "data", geneval)
+        self._reinforce("dpo", f"{self._root}/data/pairs.jsonl", geneval)
         self._make_data("data_iter", geneval, ["steps=[]", "further_prompts=0", f"lora={self._root}/dpo", "seed=5678"])
-        cold_start = f"model.cold_start_lora={self._root}/dpo"
-        self._reinforce("dpo_iter", "data_iter", geneval, [cold_start])
+        both = self._pairs_of("data", "data_iter")
+        self._reinforce("dpo_iter", both, geneval)
         guide = [
             "algorithm.guidance.use=weigh",
             f"rewards=[{{name: parm, scorer: orm, targets: ['{targets['parm']}']}}]",
             f"evaluation.rewards=[{{name: counting, scorer: counting, targets: ['{geneval}']}}]",
         ]
-        self._reinforce("dpo_iter_parm_guide", "data_iter", geneval, [cold_start, *guide])
+        self._reinforce("dpo_iter_parm_guide", both, geneval, guide)
+
+    def _pairs_of(self, *rounds: str) -> str:
+        """A file of the pairs of several folders' files; a pair's pictures are relative to the file."""
+        rows = [
+            {**row, "chosen": f"{name}/{row['chosen']}", "rejected": f"{name}/{row['rejected']}"}
+            for name in rounds
+            for row in map(json.loads, (self._root / name / "pairs.jsonl").read_text().splitlines())
+        ]
+        file = self._root / "pairs.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(file)
 
     def _make_data(self, name: str, geneval: str, settings: Sequence[str]) -> None:
         self._command(
@@ -153,13 +164,15 @@ class Experiment:
             ],
         )
 
-    def _reinforce(self, name: str, data: str, geneval: str, settings: Sequence[str] = ()) -> None:
+    def _reinforce(self, name: str, pairs: str, geneval: str, settings: Sequence[str] = ()) -> None:
         self._train(
             name,
             [
                 "dpo",
                 f"model.path={self._args.model}",
-                f"algorithm.data={self._root / data}/pairs.jsonl",
+                f"algorithm.data={pairs}",
+                "algorithm.sft_weight=1.0",  # else both images of a pair lose likelihood, and less is gained
+                "run.epochs=15",
                 "run.trackers=[]",
             ]
             + [f"run.threads={self._args.threads}", "evaluation.every_epochs=0", "evaluation.num_images=64"]

@@ -62,6 +62,10 @@ def rehearse(output: Path, verifier: str | None) -> Rehearsal:
 
     for name in ("orm", "parm", "dpo", "dpo_iter", "dpo_iter_parm_guide"):
         (output / name).mkdir()  # as the commands would
+    for name in ("data", "data_iter"):
+        (output / name).mkdir()
+        row = {"prompt": name, "chosen": "a.png", "rejected": "b.png"}
+        (output / name / "pairs.jsonl").write_text(json.dumps(row) + "\n")
     numbers = {
         "candidates": 3,
         "images": 2,
@@ -111,8 +115,12 @@ def test_each_command_finds_what_those_before_it_leave(rehearsed: Rehearsal) -> 
         assert verifier.backend.model == served[name]
     first, second, guided = rehearsed.of("train dpo")
     assert first.algorithm.data == data.output / "pairs.jsonl"
-    assert second.algorithm.data == guided.algorithm.data == data_iter.output / "pairs.jsonl"
-    assert data_iter.lora == second.model.cold_start_lora == guided.model.cold_start_lora == str(first.run.output)
+    assert second.algorithm.data == guided.algorithm.data
+    both = [json.loads(line) for line in second.algorithm.data.read_text().splitlines()]
+    found = [(row["prompt"], second.algorithm.data.parent / row["chosen"]) for row in both]
+    assert found == [("data", data.output / "a.png"), ("data_iter", data_iter.output / "a.png")]
+    assert [Path(row["rejected"]).name for row in both] == ["b.png", "b.png"]
+    assert data_iter.lora == str(first.run.output)
     assert guided.rewards[0].targets == ("parm:1",)
     for row, drawn, judged in zip(ROWS, rehearsed.of("best-of-n"), rehearsed.of("evaluate geneval"), strict=True):
         assert judged.images == drawn.outdir / drawn.variant
