@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
 READY := $(VENV)/.ready
-TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+TEST_ENV := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 PROTO_BASE ?= main
 
 DOCKERFILES := services/geneval/Dockerfile services/geneval/mmdet/Dockerfile services/verifier/Dockerfile services/spatial/Dockerfile trainer/Dockerfile
