@@ -75,7 +75,8 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
             deployment["autoscaling_config"]["upscale_delay_s"] = 2
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     commands = Path(sys.executable).parent
-    start = [f"{commands}/ray", "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}"]
+    # With two, a second replica of the one service leaves no room for one of another.
+    start = [f"{commands}/ray", "start", "--head", "--block", "--num-cpus=3", f"--port={free_port()}"]
     start += ["--disable-usage-stats", f"--dashboard-port={dashboard}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}
     environment |= {"PYTHONPATH": os.pathsep.join([f"{ROOT}", *filter(None, [os.environ.get("PYTHONPATH")])])}
