@@ -171,7 +171,7 @@ class Experiment:
                 "dpo",
                 f"model.path={self._args.model}",
                 f"algorithm.data={pairs}",
-                "algorithm.sft_weight=1.0",  # else both images of a pair lose likelihood, and less is gained
+                "algorithm.sft_weight=1.0",  # else the better image loses likelihood, too
                 "run.epochs=15",
                 "run.trackers=[]",
             ]

@@ -17,7 +17,7 @@ if [ ! -x "$folder/docker-compose" ]; then
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/made"
-    archive=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1)
+    archive=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | awk 'NR == 1')
     echo "deb $archive trixie main" > "$work/sources.list"
     own=(-qq -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$work/lists")
     own+=(-o "Dir::Cache=$work/cache")
@@ -27,5 +27,6 @@ if [ ! -x "$folder/docker-compose" ]; then
     } > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 127; }
     find "$work/unpacked" -type f -name docker-compose -path '*cli-plugins*' -exec cp {} "$work/made/" \;
     mv -T "$work/made" "$folder" 2> /dev/null || test -x "$folder/docker-compose"  # another may have been faster
+    rm -rf "$work"  # the trap is not kept by what follows
 fi
 exec "$folder/docker-compose" "$@"

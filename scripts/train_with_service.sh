@@ -6,14 +6,15 @@
 #   TARGET: host:port of a service that runs already, such as a container's: then none is started here
 set -euo pipefail
 bin=${BIN:-.venv/bin}
-log=${SERVICE_LOG:-runs/geneval-service.log}
-mkdir -p "$(dirname "$log")"
-: >"$log"
 export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} TOKENIZERS_PARALLELISM=false
 
 if [ -n "${TARGET:-}" ]; then
     exec "$bin/assay" train "$@" "rewards.0.targets=[$TARGET]"
 fi
+
+log=${SERVICE_LOG:-runs/geneval-service.log}
+mkdir -p "$(dirname "$log")"
+: >"$log"
 
 keep_serving() {
     local service started code
