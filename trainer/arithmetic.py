@@ -23,14 +23,13 @@ class Arithmetic:
         processes: how many train.
         groups: groups of samples that share a prompt; pairs, for DPO from a file; 0 for images from a folder.
         images: sampled, or read from `algorithm.data`.
-        optimizer_steps: in the epoch, or an inner epoch of it.
+        optimizer_steps: in the epoch.
         micro_batches: per process.
         sampling_passes: forward passes of one image through the transformer while sampling.
         training_passes: (noise level, step or mask) of one image in training; each a forward and a backward pass, and a
             forward pass more for each reference or second branch.
         reward_calls: RPCs, without retries.
         trained_at: what there are several of in training.
-        inner_epochs: how often the epoch's optimizer steps are made.
     """
 
     processes: int
@@ -42,7 +41,6 @@ class Arithmetic:
     training_passes: int
     reward_calls: int
     trained_at: str = "at {} noise levels"
-    inner_epochs: int = 1
 
     def __str__(self) -> str:
         processes = f"{self.processes} process{'es' if self.processes > 1 else ''}"
@@ -51,7 +49,7 @@ class Arithmetic:
         )
         lines = [
             f"an epoch: {self.images} images, {made_of}; {self.optimizer_steps} optimizer steps of "
-            f"{self.images // self.optimizer_steps} images" + f", {self.inner_epochs} times" * (self.inner_epochs > 1),
+            f"{self.images // self.optimizer_steps} images",
             f"on {processes}, each {self.micro_batches} micro-batches; an image takes {self.sampling_passes} forward "
             f"passes to sample, and is trained {self.trained_at.format(self.training_passes)}",
         ]
@@ -76,7 +74,7 @@ def arithmetic(config: TrainConfig, num_processes: int, *, second_branch: bool =
 
 def unmoved_average(config: TrainConfig) -> str | None:
     """What to say where the run is so short that its averaged weights, which are evaluated and saved, never move."""
-    steps = config.num_optimizer_steps
+    steps = config.run.epochs * config.algorithm.optimizer_steps_per_epoch
     if not config.ema.enabled or steps >= config.ema.every_steps:
         return None
     return (
@@ -113,7 +111,6 @@ def _of_rollouts(config: TrainConfig, processes: int, second_branch: bool) -> Ar
             else algorithm.draws
         ),
         reward_calls=calls * _num_scorers(config),
-        inner_epochs=config.inner_epochs,
         **_wording(config),
     )
 

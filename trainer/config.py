@@ -140,16 +140,6 @@ class TrainConfig(ConfigModel):
         """The file that an offline algorithm learns from; None where it learns from rollouts."""
         return self.algorithm.data if isinstance(self.algorithm, CaptionedConfig | PairsConfig) else None
 
-    @property
-    def inner_epochs(self) -> int:
-        """How often an epoch's optimizer steps are made."""
-        return self.algorithm.inner_epochs if isinstance(self.algorithm, PairsConfig) else 1
-
-    @property
-    def num_optimizer_steps(self) -> int:
-        """Of the whole run."""
-        return self.run.epochs * self.algorithm.optimizer_steps_per_epoch * self.inner_epochs
-
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> "TrainConfig":
         if self.data is None:
@@ -237,9 +227,8 @@ class TrainConfig(ConfigModel):
             idle += [f"algorithm.{field} with algorithm.window" for field in sorted(named)]
         if isinstance(algorithm, PairsConfig) and algorithm.data is None and algorithm.pairs_per_epoch is not None:
             idle.append("algorithm.pairs_per_epoch without algorithm.data")
-        if isinstance(algorithm, PairsConfig) and algorithm.data:
-            named = algorithm.model_fields_set & {"inner_epochs", "sample_with"}
-            idle += [f"algorithm.{field} with algorithm.data" for field in sorted(named)]
+        if isinstance(algorithm, PairsConfig) and algorithm.data and "sample_with" in algorithm.model_fields_set:
+            idle.append("algorithm.sample_with with algorithm.data")
         if isinstance(algorithm, MaskedTokensConfig):
             named = self.model.model_fields_set & {"encoder_dtype", "compile", "embeddings_cache"}
             idle += [f"model.{field} with algorithm {algorithm.name}" for field in sorted(named)]

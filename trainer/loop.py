@@ -285,7 +285,8 @@ def _shown(metrics: dict[str, Any]) -> str:
 
 
 def _schedule(config: TrainConfig) -> LearningRateSchedule:
-    return LearningRateSchedule(config.optimizer.schedule, config.optimizer.warmup, config.num_optimizer_steps)
+    num_steps = config.run.epochs * config.algorithm.optimizer_steps_per_epoch
+    return LearningRateSchedule(config.optimizer.schedule, config.optimizer.warmup, num_steps)
 
 
 def _load_generator(config: TrainConfig) -> OpenedPipeline:

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any
 
 from accelerate import Accelerator
@@ -23,7 +22,7 @@ from trainer.algorithms.algorithm import Algorithm, TrainingBatch
 from trainer.config import TrainConfig
 from trainer.embeddings_cache import PromptEncoder
 from trainer.policy_copy import PolicyCopy
-from trainer.prompts import PromptTask, draw_epoch, stable_seed
+from trainer.prompts import PromptTask, draw_epoch
 from trainer.reward_calls import RewardCalls
 from trainer.reward_table import RewardTable
 from trainer.rollout import Rollout, collect, process_share
@@ -68,24 +67,11 @@ class RolloutSource:
         self._seconds = {"sample_s": 0.0, "reward_wait_s": 0.0}
 
     def steps(self, epoch: int) -> Iterator[list[TrainingBatch]]:
-        """Batches of each optimizer step; with inner epochs the same again, with new noise or masks.
+        """Batches of each optimizer step.
 
         Raises:
             ScoringFailedError: no image of the epoch, on any process, has a score: there was nothing to learn from.
         """
-        made = []
-        for batches in self._steps_of(epoch):
-            yield batches
-            if self._config.inner_epochs > 1:
-                made.append(batches)
-        for again in range(1, self._config.inner_epochs):
-            for batches in made:
-                yield [
-                    replace(batch, seeds=[stable_seed("inner epoch", seed, again) for seed in batch.seeds])
-                    for batch in batches
-                ]
-
-    def _steps_of(self, epoch: int) -> Iterator[list[TrainingBatch]]:
         self._tables, self._failures, self._seconds = [], [], dict.fromkeys(self._seconds, 0.0)
         sampled = self._timed("sample_s", lambda: self._take(epoch))
         if self._config.advantages.are_of_groups:

@@ -17,7 +17,6 @@ import yaml
 from PIL import Image
 from redness import Redness
 from safetensors.torch import load_file
-from torch import Tensor
 from typer.testing import CliRunner
 from whole_runs import FSDP2, ROOT, finish_run, logged_metrics, start_run
 
@@ -31,13 +30,10 @@ from generators.showo.pipeline import ShowoPipeline
 from generators.text_to_image import load_pipeline
 from miniature.datasets import write_captioned_pictures, write_pairs
 from miniature.prompts import counting_metadata
-from trainer.algorithms.algorithm import TrainingBatch
-from trainer.algorithms.showo_dpo import ShowoDpo
 from trainer.arithmetic import arithmetic
 from trainer.cli import train
 from trainer.config import TrainConfig
 from trainer.memory_estimate import memory_estimate
-from trainer.metric_sums import MetricSums
 
 OFFLINE = ROOT / "configs/train/miniature_showo_dpo.yaml"
 TOLERANCE = 2e-5
@@ -200,28 +196,6 @@ def test_iterative_dpo_on_its_own_pictures_weighed_by_a_service(
     assert all(torch.equal(adapter[name], reference[name]) for name in adapter)  # it has just followed
 
 
-def test_inner_epochs_learn_from_the_same_pairs_under_new_masks(
-    values: dict[str, Any], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    losses = ShowoDpo.losses
-
-    def watched(self: ShowoDpo, batch: TrainingBatch, metrics: MetricSums) -> Iterator[Tensor]:
-        assert batch.rejected is not None
-        seen.append((tuple(batch.seeds), tuple(torch.stack([batch.clean, batch.rejected]).flatten().tolist())))
-        yield from losses(self, batch, metrics)
-
-    monkeypatch.setattr(ShowoDpo, "losses", watched)
-    settings = online(values, data, inner_epochs=3)
-    settings["run"] |= {"epochs": 1}
-    assert train(write(tmp_path, settings)) == 0
-    (line,) = logged_metrics(tmp_path)
-    assert line["global_step"] == 6  # of 2 an epoch
-    steps = [seen[start : start + 2] for start in (0, 2, 4)]
-    assert all([pair for _, pair in step] == [pair for _, pair in steps[0]] for step in steps)
-    assert len({seeds for seeds, _ in seen}) == 6  # masks are drawn by them
-
-
 def test_pairs_of_a_file_weighed_by_a_service_train_something_else(
     values: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:
@@ -279,7 +253,6 @@ def test_supervised_fine_tuning_on_captioned_pictures(values: dict[str, Any], da
         (["algorithm.compat.count_marks=true"], r"compat.count_marks needs whole_vocabulary"),
         (["algorithm.guidance={}", "rewards=[]", "evaluation=null"], r"algorithm.guidance needs rewards: the verifier"),
         (["algorithm.guidance.use=reweigh"], r"guidance.use = 'reweigh': .*'select' or 'weigh'"),
-        (["algorithm.inner_epochs=2"], r"would do nothing.*algorithm.inner_epochs with algorithm.data"),
         (["algorithm.sample_with=policy"], r"would do nothing.*algorithm.sample_with with algorithm.data"),
         (["model.compile=true"], r"would do nothing.*model.compile with algorithm showo_dpo"),
         (

@@ -27,9 +27,6 @@ class PairsConfig(ConfigModel):
     data: Path | None = Field(None, description="JSONL of pairs (prompt, chosen, rejected); None: pairs of rollouts")
     pairs_per_epoch: int | None = Field(None, ge=1, description="of `data`, over all processes")
     sample_with: Literal["policy", "reference"] = Field("policy", description="who draws the rollouts")
-    inner_epochs: int = Field(
-        1, ge=1, description="times that an epoch's rollouts are learnt from, each with new draws"
-    )
     reference_update_epochs: int | None = Field(None, ge=1, description="None: the reference stays as it started")
     micro_batch_pairs: int = Field(8, ge=1, description="pairs trained on at once, per process")
 
