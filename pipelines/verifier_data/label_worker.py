@@ -1,8 +1,8 @@
-"""Has a GenEval service say of each finished picture whether it is right: `labels.json`, a label a candidate, and
-beside it what it is by further prompts.
+"""Has a service say of each finished picture whether it is right: `labels.json`, a label a candidate, and beside it
+what it is by further prompts.
 
 A picture without a score has no label. Since its prompt would then have fewer candidates than its neighbours, and of
-those the ones that the service could not judge, the whole unit fails.
+those the ones that the service could not judge, the whole unit fails; unless `abstained` says what those are.
 """
 
 import json
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from assay.client import RewardClient
-from assay.outcomes import Outcome
+from assay.outcomes import Failed, Outcome
 from pipelines.engine.stage import UnitError, Workplace
 from pipelines.engine.unit import Unit
 from pipelines.reward_service import ServiceAddress, score_of
@@ -75,6 +75,8 @@ def _label(outcome: Outcome, inputs: Any, file: str) -> dict[str, Any]:
         ServiceFailedError: there is no score, and there may be one later.
         UnitError: there will be none, or the scorer does not say yes or no.
     """
+    if inputs["abstained"] == "wrong" and isinstance(outcome, Failed) and outcome.reason == "JUDGE_ABSTAINED":
+        return {"label": "no", "components": {}}
     scored = score_of(outcome, file)
     value = scored.components.get(inputs["component"])
     if value not in (0.0, 1.0):

@@ -44,7 +44,12 @@ def plan_units(
         fingerprint: of the scorer that labels.
     """
     drawn = [_drawing(line, settings, model_digest) for line in lines]
-    judged = {"scorer": settings.scorer, "component": settings.component, "fingerprint": fingerprint}
+    judged = {
+        "scorer": settings.scorer,
+        "component": settings.component,
+        "abstained": settings.abstained,
+        "fingerprint": fingerprint,
+    }
     labelled = []
     for line, unit in zip(lines, drawn, strict=True):
         tasks = {"metadata": line.metadata, "further": most_alike(line, lines, settings.further_prompts)}

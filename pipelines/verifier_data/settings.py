@@ -65,9 +65,10 @@ class VerifierDataSettings(DerivationSettings, ClientTls, BatchSettings):
         height: in pixels.
         width: in pixels.
         max_sequence_length: tokens of a prompt, for models that take it.
-        targets: addresses of the GenEval service's replicas.
+        targets: addresses of the replicas of the service that labels: GenEval's, or the spatial one.
         scorer: which of its scorers.
         component: its number that is the label: 1 is yes, 0 is no.
+        abstained: what a picture is on which the scorer abstains: `wrong`, or `fail`, and its prompt with it.
         further_prompts: so many other prompts of the file, those most like its own, that each finished picture is
             labelled by, too; they are learnt, not measured on.
         max_prompts: only the first; -1 is all.
@@ -93,6 +94,7 @@ class VerifierDataSettings(DerivationSettings, ClientTls, BatchSettings):
     targets: tuple[str, ...] = Field(default=("localhost:50051",), min_length=1)
     scorer: str = "geneval"
     component: str = "correct"
+    abstained: Literal["fail", "wrong"] = "fail"
     further_prompts: int = Field(default=0, ge=0)
     max_prompts: int = Field(default=-1, ge=-1)
     seed: int = 1234

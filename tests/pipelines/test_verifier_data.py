@@ -56,6 +56,7 @@ class Coin:
 
     def __init__(self) -> None:
         self.refuses: list[str] = []
+        self.refusal = Failed("INVALID_ARGUMENT", "UNKNOWN_CLASS", "no such class")
         self.contradicts: set[str] = set()
         self.info = ScorerInfo("geneval", "1" * 16, (0.0, 1.0), True, ("GenEvalTask",))
         self.judged = 0
@@ -63,7 +64,7 @@ class Coin:
     def score(self, batch: Sequence[Sample]) -> list[Outcome]:
         self.judged += len(batch)
         return [
-            Failed("INVALID_ARGUMENT", "UNKNOWN_CLASS", "no such class")
+            self.refusal
             if sample.prompt in self.refuses
             else Scored(
                 0.5, {"correct": float(is_even(sample.images[0]) != (sample.prompt in self.contradicts)), "soft": 0.5}
@@ -199,6 +200,23 @@ def test_a_picture_without_a_score_is_no_label(flags: list[str], coin: Coin, tmp
     drawn = (folder / "images/00001/drawn.json").stat().st_mtime_ns
     assert verifier_data(None, flags) == 0
     assert (folder / "images/00001/drawn.json").stat().st_mtime_ns == drawn
+
+
+def test_a_picture_that_a_judge_abstains_on_is_wrong_only_if_that_is_asked_for(
+    flags: list[str], coin: Coin, tmp_path: Path
+) -> None:
+    coin.refuses = ["a photo of two kites"]
+    coin.refusal = Failed("FAILED_PRECONDITION", "JUDGE_ABSTAINED", "the detector found 2 of 'kite'")
+    assert verifier_data(None, [*flags, "steps=[]", "retries=0"]) == 1
+    assert not (tmp_path / "data/labels/00001").exists()
+    assert verifier_data(None, [*flags, "steps=[]", "retries=0", "abstained=wrong"]) == 0
+    labels = {name: read(tmp_path / f"data/labels/{name}/labels.json") for name in ("00000", "00001")}
+    assert {label["label"] for label in labels["00001"]} == {"no"}
+    assert {label["label"] for label in labels["00000"]} == {"yes", "no"}
+    pairs = [json.loads(line)["prompt"] for line in (tmp_path / "data/pairs.jsonl").read_text().splitlines()]
+    assert "a photo of two kites" not in pairs
+    coin.refusal = Failed("FAILED_PRECONDITION", "NOT_READY", "no such model")
+    assert verifier_data(None, [*flags, "steps=[]", "retries=0", "abstained=wrong", "skip_existing=false"]) == 1
 
 
 def test_a_number_that_is_neither_yes_nor_no_is_no_label(flags: list[str], tmp_path: Path) -> None:
