@@ -39,8 +39,8 @@ AMOUNTS = {
     "miniature_sft": (1, 0, 800, 25, 25, 0, 1, 0),
     "miniature_showo_dpo": (1, 96, 192, 6, 6, 0, 4, 0),
     "miniature_showo_dpo_online": (1, 24, 192, 2, 6, 24, 4, 12),  # a micro-batch of 32 goes out in two calls
-    "miniature_showo_spatial_reward": (1, 20, 240, 2, 6, 24, 4, 18),  # a micro-batch of 40 goes out in three calls
     "miniature_showo_sft": (1, 0, 1600, 50, 50, 0, 1, 0),
+    "miniature_showo_spatial_dpo": (1, 96, 192, 6, 6, 0, 4, 0),
     "miniature_spatial_and_counting": (1, 32, 256, 4, 16, 8, 4, 32),  # two scorers
     "miniature_spatial_reward": (1, 16, 256, 4, 16, 8, 4, 16),
     "sd35l_counting_fast": (8, 48, 1152, 2, 24, 10, 3, 192),
