@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from assay.client_tls import ClientTls
 from assay.config import ConfigModel
@@ -114,7 +114,9 @@ class RunConfig(ClientTls):
     epochs: int = Field(ge=1)
     seed: int = 42
     save_every_epochs: int = Field(10, ge=1)
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    mixed_precision: Annotated[
+        Literal["no", "fp16", "bf16"], BeforeValidator(lambda value: "no" if value is False else value)
+    ] = "no"  # in YAML, no without quotes is false
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     threads: int | None = Field(None, ge=1, description="torch CPU threads per process; None leaves torch's choice")
     reward_deadline_s: float = Field(600, gt=0, description="total time for the rewards of one micro-batch")

@@ -166,3 +166,10 @@ def test_wrong_fields_are_named(override: str, message: str) -> None:
     more = [setting for word, settings in others.items() if word in override for setting in settings]
     with pytest.raises(ConfigError, match=message):
         load_config(TrainConfig, MINIATURE, [override, *more])
+
+
+def test_no_mixed_precision_needs_no_quotes_in_yaml() -> None:
+    config = load_config(TrainConfig, MINIATURE, ["run.mixed_precision=no"])
+    assert config.run.mixed_precision == "no"
+    with pytest.raises(ConfigError, match=r"run.mixed_precision = True: .*'no', 'fp16' or 'bf16'"):
+        load_config(TrainConfig, MINIATURE, ["run.mixed_precision=yes"])
