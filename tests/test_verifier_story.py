@@ -88,9 +88,22 @@ def test_the_best_of_n_is_drawn_chosen_and_judged_as_its_page_says(home: Path, g
 
 @pytest.mark.slow
 def test_preferences_are_learnt_as_the_page_of_show_o_says(home: Path, geneval: str) -> None:
-    serve_first, data, train = commands_of("docs/show_o_training.md")
+    serve_first, data, train, *_ = commands_of("docs/show_o_training.md")
     assert " serve geneval " in serve_first
     run_command(data.replace("--pairs 400", "--pairs 8"), home)
     run_command(f"{train} {SHORT} 'rewards.0.targets=[{geneval}]'", home)
     assert (home / "runs/miniature_showo_dpo/lora").is_dir()
     assert (home / "runs/miniature_showo_dpo/table.md").is_file()
+
+
+@pytest.mark.slow
+def test_the_spatial_judges_preferences_are_learnt_as_the_page_says(home: Path, geneval: str) -> None:
+    *_, serve_first, data, train = commands_of("docs/show_o_training.md")
+    with serve(serve_first.split()[2:], home) as spatial:
+        run_command(f"{data} num_candidates=24 max_prompts=2 batch_size=24 --target {spatial}", home)
+        labels = read(home / "runs/spatial_pairs/summary.json")["labels"]
+        assert labels["yes"] + labels["no"] == 48
+        targets = f"'rewards.0.targets=[{spatial}]' 'evaluation.rewards.0.targets=[{geneval}]'"
+        run_command(f"{train} {SHORT} {targets}", home)
+    after = read(home / "runs/miniature_showo_spatial_dpo/results.json")["after"]
+    assert set(after["rewards"]) == {"spatial", "geneval"}

@@ -21,11 +21,11 @@ from tiny_klein import write_planner
 from assay.testing import serve_in_background
 
 pytest.importorskip("ray")
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]  # four runs, of which one waits for Ray to give up
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]  # four runs, of which one waits for Ray to give up
 
 ROOT = Path(__file__).parents[2]
 INSTRUCTIONS = [["add a cup", "remove it"], ["paint it"], [], ["move it"]] * 6
-WAIT_S = 240
+WAIT_S = 600
 
 
 def start(home: Path, checkpoint: Path, output: str, *flags: str) -> subprocess.Popen[bytes]:
@@ -88,12 +88,13 @@ def home() -> Iterator[Path]:
 def scored() -> Iterator[list[str]]:
     """What asks for scores, and where."""
     with serve_in_background([Brightness()]) as judge:
-        yield ["--score", "spatial", f"targets=[{judge.target!r}]"]
+        yield ["--score", "spatial", "--target", judge.target]
 
 
 def test_files_are_those_of_an_undisturbed_run(home: Path, scored: list[str], tiny_klein: Path) -> None:
     flags = ["--engine", "ray", "--workers", "2", *scored]
-    assert start(home, tiny_klein, "undisturbed", *scored).wait(WAIT_S) == 0
+    undisturbed = start(home, tiny_klein, "undisturbed", *scored)
+    assert undisturbed.wait(WAIT_S) == 0, undisturbed.communicate()[1].decode()
     first = start(home, tiny_klein, "disturbed", *flags)
     wait_until(lambda: done(home) >= 2, first)
     worker = next(p for p in processes_of_ray(home) if "_WorkerProcess" in " ".join(p.cmdline()))
