@@ -100,9 +100,9 @@ def test_preferences_are_learnt_as_the_page_of_show_o_says(home: Path, geneval: 
 def test_the_spatial_judges_preferences_are_learnt_as_the_page_says(home: Path, geneval: str) -> None:
     *_, serve_first, data, train = commands_of("docs/show_o_training.md")
     with serve(serve_first.split()[2:], home) as spatial:
-        run_command(f"{data} num_candidates=24 max_prompts=2 batch_size=24 --target {spatial}", home)
+        run_command(f"{data} num_candidates=12 max_prompts=8 batch_size=12 --target {spatial}", home)
         labels = read(home / "runs/spatial_pairs/summary.json")["labels"]
-        assert labels["yes"] + labels["no"] == 48
+        assert labels["yes"] + labels["no"] == 96
         targets = f"'rewards.0.targets=[{spatial}]' 'evaluation.rewards.0.targets=[{geneval}]'"
         run_command(f"{train} {SHORT} {targets}", home)
     after = read(home / "runs/miniature_showo_spatial_dpo/results.json")["after"]
