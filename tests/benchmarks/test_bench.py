@@ -1,4 +1,4 @@
-"""The benchmarks of `make bench` run to their end and print their figures; as small as they can be, so that these mean nothing."""
+"""The benchmarks of `make bench` run to their end and print their figures; so small that these mean nothing."""
 
 import re
 import shlex
